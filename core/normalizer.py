@@ -1,0 +1,106 @@
+"""Streaming statistics of fields, and the invertible scaling that a policy carries inside itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from numpy import ndarray
+from torch import Tensor, nn
+
+from alula.core.errors import SpecError, unknown_name
+
+CONSTANT_RANGE = 1e-6
+"""Half-ranges below this count as constant: such elements are shifted to 0, not stretched to [-1, 1]."""
+
+
+@dataclass
+class FieldStatistics:
+    """Count, extremes and moments of one field, updated batch by batch in one pass (Chan et al. 1983)."""
+
+    count: int
+    low: Float64[ndarray, "*shape"]
+    high: Float64[ndarray, "*shape"]
+    mean: Float64[ndarray, "*shape"]
+    squares: Float64[ndarray, "*shape"]
+    """Sum of squared deviations from the mean."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> "FieldStatistics":
+        """Statistics of nothing."""
+        return cls(0, np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape))
+
+    @classmethod
+    def of(cls, values: Float[ndarray, "batch *shape"]) -> "FieldStatistics":
+        """Statistics of one batch."""
+        values = values.astype(np.float64)
+        mean = values.mean(0)
+        return cls(len(values), values.min(0), values.max(0), mean, ((values - mean) ** 2).sum(0))
+
+    def merged(self, other: "FieldStatistics") -> "FieldStatistics":
+        """Statistics of both together."""
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        return FieldStatistics(
+            count,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+            self.mean + delta * (other.count / max(count, 1)),
+            self.squares + other.squares + delta**2 * (self.count * other.count / max(count, 1)),
+        )
+
+    @property
+    def std(self) -> Float64[ndarray, "*shape"]:
+        """Population standard deviation."""
+        return np.sqrt(self.squares / max(self.count, 1))
+
+
+class Normalizer(nn.Module):
+    """Maps every field's recorded range to [-1, 1] and back, element by element.
+
+    Elements that never changed in the data are only shifted to 0, so a later deviation keeps its unit and cannot
+    explode. The scaling is stored with the module, hence inside every checkpoint.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Identity scaling for fields of these shapes; `fit` or `load_state_dict` sets it."""
+        super().__init__()
+        self.names = tuple(shapes)
+        for index, shape in enumerate(shapes.values()):
+            self.register_buffer(f"center_{index}", torch.zeros(shape))
+            self.register_buffer(f"scale_{index}", torch.ones(shape))
+
+    def fit(self, statistics: Mapping[str, FieldStatistics]) -> None:
+        """Take the range of every field from `statistics`.
+
+        Raises:
+            SpecError: a field has no statistics, or they hold no sample or a value that is not finite.
+        """
+        for index, name in enumerate(self.names):
+            if name not in statistics:
+                raise SpecError(unknown_name("field in the statistics", name, statistics))
+            found = statistics[name]
+            if found.count == 0 or not (np.isfinite(found.low).all() and np.isfinite(found.high).all()):
+                raise SpecError(f"statistics of field '{name}' are empty or not finite; check the dataset")
+            center = (found.high + found.low) / 2
+            scale = (found.high - found.low) / 2
+            scale[scale < CONSTANT_RANGE] = 1.0
+            self.get_buffer(f"center_{index}").copy_(torch.from_numpy(np.asarray(center)))
+            self.get_buffer(f"scale_{index}").copy_(torch.from_numpy(np.asarray(scale)))
+
+    def _buffers_of(self, name: str) -> tuple[Tensor, Tensor]:
+        if name not in self.names:
+            raise SpecError(unknown_name("field of the normalizer", name, self.names))
+        index = self.names.index(name)
+        return self.get_buffer(f"center_{index}"), self.get_buffer(f"scale_{index}")
+
+    def normalize(self, name: str, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Field `name` from its own unit to [-1, 1]."""
+        center, scale = self._buffers_of(name)
+        return (value - center) / scale
+
+    def unnormalize(self, name: str, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Field `name` from [-1, 1] back to its own unit."""
+        center, scale = self._buffers_of(name)
+        return value * scale + center

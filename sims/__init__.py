@@ -1,0 +1,1 @@
+"""Simulated environments: one batched engine, tasks on it, and their rendering."""

@@ -1,0 +1,164 @@
+"""MuJoCo for many environments at once: their states are rows of one array, advanced by C++ threads.
+
+`mujoco.rollout` has sharp edges, handled here once for all tasks:
+
+* Mocap poses are not part of the physics state; they travel with the controls on every call, or bodies would
+  silently return to where the model file put them.
+* The solver's warm start is zeroed at each call, so after contact ten plus ten substeps are not twenty. Every
+  control step is one call of the same number of substeps; a step is thus a pure function of state and control.
+* The sensors of a substep are evaluated before its integration. What must be fresh (positions against a clearance
+  of half a millimetre) is computed by tasks from the state; `sensors` keeps all substeps, to be averaged.
+* A row that diverges comes back reset to the model's initial state, finite and silent. Its clock tells.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from mujoco.rollout import Rollout
+from numpy import ndarray
+
+STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+CONTROL = (
+    mujoco.mjtState.mjSTATE_CTRL.value
+    | mujoco.mjtState.mjSTATE_MOCAP_POS.value
+    | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
+)
+PARALLEL_FROM = 8
+"""Smaller batches run on the calling thread: waking the pool costs more than it saves."""
+
+
+@dataclass
+class BatchState:
+    """Physics of every environment as views into the engine's arrays: writing to them moves the simulation."""
+
+    time: Float64[ndarray, " num_envs"]
+    """Simulated seconds since the episode began."""
+    qpos: Float64[ndarray, "num_envs nq"]
+    qvel: Float64[ndarray, "num_envs nv"]
+    ctrl: Float64[ndarray, "num_envs nu"]
+    mocap_pos: Float64[ndarray, "num_envs nmocap 3"]
+    mocap_quat: Float64[ndarray, "num_envs nmocap 4"]
+    sensors: Float64[ndarray, "num_envs substeps nsensor"]
+    """Sensor data of every substep of the last control step, each from before its integration."""
+    extras: dict[str, ndarray]
+    """Task-owned arrays, first axis the environment: part of the exact state, unknown to MuJoCo."""
+
+
+class BatchedEngine:
+    """`num_envs` copies of one MuJoCo model.
+
+    Args:
+        model: Compiled model, shared by all environments.
+        num_envs: Number of environments.
+        substeps: Physics steps per control step.
+        extras: Task-owned arrays by name: shape of one environment's entry.
+        num_threads: Physics threads; default all cores. Results do not depend on it.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        num_envs: int,
+        substeps: int,
+        extras: Mapping[str, tuple[int, ...]],
+        num_threads: int | None = None,
+    ) -> None:
+        self.model = model
+        self.num_envs = num_envs
+        self.substeps = substeps
+        threads = (num_threads or os.cpu_count() or 1) if num_envs >= PARALLEL_FROM else 1
+        self._models = [model] * num_envs
+        self._data = [mujoco.MjData(model) for _ in range(threads)]
+        self._pool = Rollout(nthread=threads if threads > 1 else 0)
+        self._physics = np.zeros((num_envs, mujoco.mj_stateSize(model, STATE)))
+        self._trajectory = np.zeros((num_envs, substeps, self._physics.shape[1]))
+        self._control = np.zeros((num_envs, substeps, mujoco.mj_stateSize(model, CONTROL)))
+        self.state = self._views(extras)
+        self.reset_to_model(np.arange(num_envs))
+
+    def _views(self, extras: Mapping[str, tuple[int, ...]]) -> BatchState:
+        model, n = self.model, self.num_envs
+        nq, nv, nu, nmocap = model.nq, model.nv, model.nu, model.nmocap
+        first = self._control[:, 0]
+        return BatchState(
+            time=self._physics[:, 0],
+            qpos=self._physics[:, 1 : 1 + nq],
+            qvel=self._physics[:, 1 + nq : 1 + nq + nv],
+            ctrl=first[:, :nu],
+            mocap_pos=first[:, nu : nu + 3 * nmocap].reshape(n, nmocap, 3, copy=False),
+            mocap_quat=first[:, nu + 3 * nmocap : nu + 7 * nmocap].reshape(n, nmocap, 4, copy=False),
+            sensors=np.zeros((n, self.substeps, model.nsensordata)),
+            extras={name: np.zeros((n, *shape)) for name, shape in extras.items()},
+        )
+
+    def reset_to_model(self, env_ids: Int64[ndarray, " selected"]) -> None:
+        """Put the chosen environments in the model's initial state, with sensors at zero."""
+        data = mujoco.MjData(self.model)
+        mujoco.mj_resetData(self.model, data)
+        for signature, rows in ((STATE, self._physics), (CONTROL, self._control[:, 0])):
+            initial = np.zeros(rows.shape[1])
+            mujoco.mj_getState(self.model, data, initial, signature)
+            rows[env_ids] = initial
+        self.state.sensors[env_ids] = 0.0
+        for array in self.state.extras.values():
+            array[env_ids] = 0.0
+
+    def advance(self) -> Bool[ndarray, " num_envs"]:
+        """Advance every environment by one control step under `state.ctrl` and the mocap poses.
+
+        Returns:
+            Environments that diverged. Their physics is restored to what it was before this step, so that all
+            numbers stay finite; the caller must end their episodes.
+        """
+        self._control[:, 1:] = self._control[:, :1]
+        self._pool.rollout(
+            self._models,
+            self._data,
+            self._physics,
+            self._control,
+            control_spec=CONTROL,
+            skip_checks=True,
+            nstep=self.substeps,
+            state=self._trajectory,
+            sensordata=self.state.sensors,
+        )
+        last = self._trajectory[:, -1]
+        expected = self._physics[:, 0] + self.substeps * self.model.opt.timestep
+        diverged = ~(np.abs(last[:, 0] - expected) < 0.5 * self.model.opt.timestep) | ~np.isfinite(last).all(axis=1)
+        if diverged.any():
+            last[diverged] = self._physics[diverged]
+            last[diverged, 0] = expected[diverged]
+            self.state.sensors[diverged] = 0.0
+        self._physics[:] = last
+        return diverged
+
+    def get_state(self) -> dict[str, ndarray]:
+        """Everything that decides the future, copied: physics, controls and mocap, sensors, task arrays."""
+        arrays = {"physics": self._physics, "control": self._control[:, 0], "sensors": self.state.sensors}
+        arrays |= {f"extras.{name}": array for name, array in self.state.extras.items()}
+        return {name: array.copy() for name, array in arrays.items()}
+
+    def set_state(self, saved: Mapping[str, ndarray]) -> None:
+        """Inverse of `get_state`, exact to the bit."""
+        self._physics[:] = saved["physics"]
+        self._control[:, 0] = saved["control"]
+        self.state.sensors[:] = saved["sensors"]
+        for name, array in self.state.extras.items():
+            array[:] = saved[f"extras.{name}"]
+
+    def restore(self, saved: Mapping[str, ndarray], chosen: Bool[ndarray, " num_envs"]) -> None:
+        """Put only the chosen environments back to `saved`."""
+        current = self.get_state()
+        self.set_state({name: _blend(chosen, saved[name], array) for name, array in current.items()})
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.close()
+
+
+def _blend(chosen: Bool[ndarray, " num_envs"], yes: ndarray, no: ndarray) -> ndarray:
+    return np.where(chosen.reshape(-1, *(1,) * (yes.ndim - 1)), yes, no)

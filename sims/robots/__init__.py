@@ -1,0 +1,1 @@
+"""Robot arms: one folder each, with the source of every number beside it."""

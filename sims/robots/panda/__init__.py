@@ -1,0 +1,1 @@
+"""Franka Emika Panda."""

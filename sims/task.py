@@ -1,0 +1,83 @@
+"""What a task is: a model, and functions over the batch of states."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Protocol
+
+import mujoco
+from jaxtyping import Bool, Float, Float32, Int64
+from numpy import ndarray
+
+from alula.core.seeding import BatchRng
+from alula.core.spaces import SpaceSpec
+from alula.sims.engine import BatchState
+
+
+class Expert(Protocol):
+    """A scripted demonstrator; sees the true state, which a policy does not."""
+
+    def act(self, state: BatchState) -> Float[ndarray, "num_envs action"]:
+        """Action of every environment for this step, in the action field's units."""
+        ...
+
+
+class Task(ABC):
+    """A model and vectorised functions of the batch of states; holds no state of its own.
+
+    The environment calls, for every control step, `control` → physics → `forward` → `observe`, `reward`, `success`
+    and `terminated`; on a reset `reset` → `forward`.
+    """
+
+    model: mujoco.MjModel
+    observation: SpaceSpec
+    action: SpaceSpec
+    substeps: int
+    """Physics steps per control step."""
+    max_episode_steps: int
+    """Control steps after which an episode is truncated."""
+    extras: Mapping[str, tuple[int, ...]] = {}
+    """Per-environment arrays of the task's own: name and shape of one environment's entry."""
+    camera: str
+    """Camera of the videos."""
+
+    @property
+    def control_rate(self) -> float:
+        """Control steps per second [Hz]."""
+        return 1.0 / (self.substeps * float(self.model.opt.timestep))
+
+    @abstractmethod
+    def reset(self, state: BatchState, env_ids: Int64[ndarray, " selected"], rng: BatchRng) -> None:
+        """Start a new episode in the chosen environments, which are already in the model's initial state."""
+
+    @abstractmethod
+    def control(self, state: BatchState, action: Float[ndarray, "num_envs action"]) -> None:
+        """Write the actuator commands for one control step into `state.ctrl`."""
+
+    def forward(self, state: BatchState, env_ids: Int64[ndarray, " selected"]) -> None:
+        """Recompute what is derived from the state of the chosen environments, such as kinematics."""
+        del state, env_ids
+
+    @abstractmethod
+    def observe(self, state: BatchState) -> dict[str, Float32[ndarray, "num_envs field"]]:
+        """What a policy may see."""
+
+    @abstractmethod
+    def success(self, state: BatchState) -> Bool[ndarray, " num_envs"]:
+        """Whether the goal is reached in the present state."""
+
+    def reward(self, state: BatchState) -> Float[ndarray, " num_envs"]:
+        """Reward of the step that led here; by default 1 on success."""
+        return self.success(state).astype(float)
+
+    def terminated(self, state: BatchState) -> Bool[ndarray, " num_envs"]:
+        """Whether the episode ends here for reasons of the task; by default on success."""
+        return self.success(state)
+
+    @abstractmethod
+    def expert(self, noise: float, seed: int) -> Expert:
+        """Scripted demonstrator with adjustable imperfection.
+
+        Args:
+            noise: Standard deviation of the action noise, as a share of the action range; 0 is the expert's best.
+            seed: Seed of that noise.
+        """

@@ -1,0 +1,24 @@
+"""Parameters of AdroitDoor."""
+
+from dataclasses import dataclass
+
+from alula.core.errors import ConfigError
+
+REWARDS = ("sparse", "dense")
+
+
+@dataclass
+class AdroitDoorConfig:
+    """Open a latched door with the Adroit hand: Gymnasium-Robotics' AdroitHandDoor on the batched engine."""
+
+    reward: str = "sparse"
+    """`sparse`: 1 and the end on success. `dense`: Gymnasium-Robotics' shaped reward, which never terminates."""
+    max_episode_steps: int = 300
+    """Time limit in control steps of 1/100 s; the human demonstrations take up to 300."""
+
+    def __post_init__(self) -> None:
+        """Check the choices."""
+        if self.reward not in REWARDS:
+            raise ConfigError(f"task.reward is '{self.reward}'; allowed are {' and '.join(REWARDS)}")
+        if self.max_episode_steps < 1:
+            raise ConfigError(f"task.max_episode_steps is {self.max_episode_steps}; at least 1 is needed")

@@ -1,0 +1,257 @@
+"""Insert a square peg, held by a Panda, into a socket whose pose is random and may be mis-measured."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+from numpy import ndarray
+
+from alula.core.geometry import quaternion_from_yaw, rotate_by_yaw, wrap_angle
+from alula.core.seeding import BatchRng
+from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
+from alula.sims.engine import BatchState
+from alula.sims.robots.kinematics import SerialChain, damped_least_squares
+from alula.sims.robots.panda.panda import HOME, JOINT_NAMES, LINKS
+from alula.sims.task import Task
+from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
+from alula.sims.tasks.peg_insertion.model import HOLE_DEPTH, build_model
+
+MAX_STEP = 0.01
+"""Largest commanded tool displacement per control step, per axis [m]."""
+MAX_TURN = 0.1
+"""Largest commanded tool turn about the vertical per control step [rad]."""
+SOCKET_CENTER = (0.5, 0.0)
+SOCKET_RANGE = 0.08
+"""Half-width of the square of socket positions [m]."""
+SOCKET_YAW_RANGE = 0.5
+"""Largest socket yaw, either way [rad]."""
+START_RANGE = 0.06
+"""Half-width of the square of initial tip positions [m]."""
+START_HEIGHT = (0.05, 0.11)
+"""Range of initial tip heights above the table [m]."""
+START_YAW_RANGE = 0.2
+"""Largest initial tip yaw, either way [rad]."""
+NUM_STARTS = 4096
+"""Initial arm postures are drawn from this many, solved once, instead of by inverse kinematics at every reset."""
+SUCCESS_DEPTH = 0.018
+"""Depth of the tip below the hole's edge that counts [m]."""
+SUCCESS_YAW = 0.1
+"""Largest yaw error that counts [rad]."""
+POSTURE_GAIN = 0.05
+"""Share of the way back to HOME that the arm's free joint motion takes per control step."""
+IK_DAMPING = 0.02
+TOOL_DOWN = np.diag([1.0, -1.0, -1.0])
+"""Tool axes in the world at yaw 0."""
+
+OBSERVATION = SpaceSpec(
+    (
+        FieldSpec(
+            name="observation.state",
+            shape=(14,),
+            element_names=(
+                *("tip_x", "tip_y", "tip_z", "yaw"),
+                *("velocity_x", "velocity_y", "velocity_z", "yaw_rate"),
+                *("tilt_x", "tilt_y"),
+                *("force_x", "force_y", "force_z", "torque_z"),
+            ),
+            units=(*("m",) * 3, "rad", *("m/s",) * 3, "rad/s", "1", "1", *("N",) * 3, "N m"),
+            resolution=(*(0.0,) * 4, *(0.02,) * 3, 0.2, 0.01, 0.01, *(5.0,) * 3, 0.5),
+        ),
+        FieldSpec(
+            name="observation.environment_state",
+            shape=(8,),
+            element_names=("socket_x", "socket_y", "socket_z", "socket_yaw", "to_x", "to_y", "to_z", "to_yaw"),
+            units=("m", "m", "m", "rad", "m", "m", "m", "rad"),
+            resolution=(*(0.0,) * 4, 0.003, 0.003, 0.02, 0.1),
+        ),
+    )
+)
+
+
+@dataclass
+class PegExpert:
+    """Go above the socket, align, and descend; sees the true socket pose and feels nothing."""
+
+    noise: float
+    generator: np.random.Generator
+
+    APPROACH: ClassVar[float] = 0.012
+    """Height above the hole at which it aligns [m]."""
+    LATERAL: ClassVar[float] = 0.0004
+    """Misalignment below which it descends [m]."""
+    TURN: ClassVar[float] = 0.02
+    """Yaw error below which it descends [rad]."""
+
+    def act(self, state: BatchState) -> Float64[ndarray, "num_envs 4"]:
+        """Proportional steps towards the present waypoint."""
+        position, yaw = _relative(state, measured=False)
+        lateral = np.hypot(position[:, 0], position[:, 1])
+        inside = position[:, 2] < -0.002
+        aligned = (lateral < self.LATERAL) & (np.abs(yaw) < self.TURN)
+        near = lateral < 0.01
+        height = np.where(inside | aligned, position[:, 2] - 0.004, np.where(near, self.APPROACH, 0.03))
+        target = np.stack([np.zeros_like(height), np.zeros_like(height), height], axis=-1)
+        step = rotate_by_yaw(target - position, state.extras["socket_yaw"][:, 0])
+        action = np.concatenate([step * 0.8, -yaw[:, None] * 0.8], axis=-1)
+        limits = np.array([MAX_STEP, MAX_STEP, MAX_STEP, MAX_TURN])
+        action += self.noise * limits * self.generator.standard_normal(action.shape)
+        return np.clip(action, -limits, limits)
+
+
+class PegInsertion(Task):
+    """20 mm square peg, 25 mm deep socket, 20 Hz; reward 1 and the end once the peg is 18 mm deep.
+
+    Actions displace the tool relative to where it is: x, y, z [m] and yaw [rad] in the world, tilt held at zero.
+    """
+
+    substeps = 20
+    camera = "closeup"
+    observation = OBSERVATION
+    extras: ClassVar[dict[str, tuple[int, ...]]] = {
+        "socket_yaw": (1,),
+        "offset": (3,),
+        "tip_position": (3,),
+        "tip_rotation": (3, 3),
+        "jacobian": (6, 7),
+    }
+
+    def __init__(self, config: PegInsertionConfig) -> None:
+        self.config = config
+        self.model = build_model(config.clearance)
+        self.max_episode_steps = config.max_episode_steps
+        self.chain = SerialChain(self.model, JOINT_NAMES, "tip")
+        self.low = np.array([link.low for link in LINKS])
+        self.high = np.array([link.high for link in LINKS])
+        self.action = SpaceSpec(
+            (
+                FieldSpec(
+                    name="action",
+                    shape=(4,),
+                    element_names=("step_x", "step_y", "step_z", "turn"),
+                    units=("m", "m", "m", "rad"),
+                    low=(-MAX_STEP, -MAX_STEP, -MAX_STEP, -MAX_TURN),
+                    high=(MAX_STEP, MAX_STEP, MAX_STEP, MAX_TURN),
+                    control_mode=ControlMode.END_EFFECTOR_POSE_DELTA,
+                    rate=self.control_rate,
+                ),
+            )
+        )
+        self.starts = self._solve_starts()
+
+    def _solve_starts(self) -> Float64[ndarray, "starts 7"]:
+        """Arm postures whose tips fill the start region, by inverse kinematics from HOME."""
+        rng, row = BatchRng.from_seeds(range(NUM_STARTS)), np.arange(NUM_STARTS)
+        x = SOCKET_CENTER[0] + rng.uniform(row, -START_RANGE, START_RANGE, 1)
+        y = SOCKET_CENTER[1] + rng.uniform(row, -START_RANGE, START_RANGE, 1)
+        z = rng.uniform(row, *START_HEIGHT, 1)
+        yaw = rng.uniform(row, -START_YAW_RANGE, START_YAW_RANGE, 1)[:, 0]
+        target = np.concatenate([x, y, z], axis=1)
+        qpos = np.tile(HOME, (NUM_STARTS, 1))
+        for _ in range(30):
+            pose = self.chain.forward(qpos)
+            twist = np.concatenate([target - pose.position, _upright_error(pose.rotation, yaw)], axis=1)
+            qpos = qpos + damped_least_squares(pose.jacobian, twist, np.zeros_like(qpos), IK_DAMPING)
+        return qpos
+
+    def reset(self, state: BatchState, env_ids: Int64[ndarray, " selected"], rng: BatchRng) -> None:
+        """Draw socket pose, measurement error and initial posture."""
+        start = rng.uniform(env_ids, 0, NUM_STARTS, 1)[:, 0].astype(np.int64)
+        state.qpos[env_ids] = state.ctrl[env_ids] = self.starts[start]
+        position = np.array(SOCKET_CENTER) + rng.uniform(env_ids, -SOCKET_RANGE, SOCKET_RANGE, 2)
+        yaw = rng.uniform(env_ids, -SOCKET_YAW_RANGE, SOCKET_YAW_RANGE, 1)[:, 0]
+        state.mocap_pos[env_ids, 0, :2] = position
+        state.mocap_pos[env_ids, 0, 2] = HOLE_DEPTH
+        state.mocap_quat[env_ids, 0] = quaternion_from_yaw(yaw)
+        state.extras["socket_yaw"][env_ids, 0] = yaw
+        state.extras["offset"][env_ids, :2] = rng.normal(env_ids, self.config.offset_std, 2)
+        state.extras["offset"][env_ids, 2] = rng.normal(env_ids, self.config.offset_yaw_std, 1)[:, 0]
+
+    def forward(self, state: BatchState, env_ids: Int64[ndarray, " selected"]) -> None:
+        """Tool pose and Jacobian, fresh from the joint positions."""
+        pose = self.chain.forward(state.qpos[env_ids])
+        state.extras["tip_position"][env_ids] = pose.position
+        state.extras["tip_rotation"][env_ids] = pose.rotation
+        state.extras["jacobian"][env_ids] = pose.jacobian
+
+    def control(self, state: BatchState, action: Float[ndarray, "num_envs 4"]) -> None:
+        """Joint targets that displace the tool by `action` from where it is, upright."""
+        rotation = state.extras["tip_rotation"]
+        error = _upright_error(rotation, _yaw(rotation) + action[:, 3])
+        twist = np.concatenate([action[:, :3], error], axis=1)
+        posture = POSTURE_GAIN * (HOME - state.qpos)
+        step = damped_least_squares(state.extras["jacobian"], twist, posture, IK_DAMPING)
+        np.clip(state.qpos + step, self.low, self.high, out=state.ctrl)
+
+    def observe(self, state: BatchState) -> dict[str, Float32[ndarray, "num_envs field"]]:
+        """Tool pose, velocity and mean wrist forces; the socket as measured, and the peg relative to that."""
+        rotation = state.extras["tip_rotation"]
+        velocity = np.einsum("bij,bj->bi", state.extras["jacobian"], state.qvel)
+        wrench = state.sensors.mean(axis=1)
+        own = np.empty((len(velocity), 14), dtype=np.float32)
+        own[:, :3] = state.extras["tip_position"]
+        own[:, 3] = _yaw(rotation)
+        own[:, 4:7] = velocity[:, :3]
+        own[:, 7] = velocity[:, 5]
+        own[:, 8:10] = rotation[:, :2, 2]
+        own[:, 10:13] = wrench[:, :3]
+        own[:, 13] = wrench[:, 5]
+        environment = np.empty((len(velocity), 8), dtype=np.float32)
+        environment[:, :3], environment[:, 3] = _socket(state, measured=True)
+        environment[:, 4:7], environment[:, 7] = _relative(state, measured=True)
+        return {"observation.state": own, "observation.environment_state": environment}
+
+    def success(self, state: BatchState) -> Bool[ndarray, " num_envs"]:
+        """Deep enough, and inside the hole rather than beside the socket, in the true socket frame."""
+        position, yaw = _relative(state, measured=False)
+        lateral = np.abs(position[:, :2]).max(axis=1)
+        inside = lateral < 2 * self.config.clearance
+        return (position[:, 2] < -SUCCESS_DEPTH) & inside & (np.abs(yaw) < SUCCESS_YAW)
+
+    def expert(self, noise: float, seed: int) -> PegExpert:
+        """See `PegExpert`."""
+        return PegExpert(noise, np.random.default_rng(seed))
+
+
+def _yaw(rotation: Float64[ndarray, "batch 3 3"]) -> Float64[ndarray, " batch"]:
+    return np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
+
+
+def _upright_error(
+    rotation: Float64[ndarray, "batch 3 3"], yaw: Float64[ndarray, " batch"]
+) -> Float64[ndarray, "batch 3"]:
+    """Small rotation [rad, world axes] from `rotation` to the tool pointing down at `yaw`."""
+    cos, sin, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
+    wanted = np.empty_like(rotation)
+    wanted[:, :, 0] = np.stack([cos, sin, zero], axis=-1)
+    wanted[:, :, 1] = np.stack([sin, -cos, zero], axis=-1)
+    wanted[:, :, 2] = TOOL_DOWN[:, 2]
+    a, b = rotation, wanted
+    return 0.5 * np.stack(
+        [
+            (a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1]).sum(-1),
+            (a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2]).sum(-1),
+            (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(-1),
+        ],
+        axis=-1,
+    )
+
+
+def _socket(state: BatchState, measured: bool) -> tuple[Float64[ndarray, "num_envs 3"], Float64[ndarray, " num_envs"]]:
+    """Position [m] and yaw [rad] of the socket, true or as measured."""
+    position, yaw = state.mocap_pos[:, 0], state.extras["socket_yaw"][:, 0]
+    if not measured:
+        return position, yaw
+    offset = state.extras["offset"]
+    position = position.copy()
+    position[:, :2] += offset[:, :2]
+    return position, yaw + offset[:, 2]
+
+
+def _relative(
+    state: BatchState, measured: bool
+) -> tuple[Float64[ndarray, "num_envs 3"], Float64[ndarray, " num_envs"]]:
+    """Tip position [m] and yaw [rad] in the frame of the socket, true or as measured."""
+    position, yaw = _socket(state, measured)
+    relative = rotate_by_yaw(state.extras["tip_position"] - position, -yaw)
+    return relative, wrap_angle(_yaw(state.extras["tip_rotation"]) - yaw)
