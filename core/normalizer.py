@@ -104,3 +104,12 @@ class Normalizer(nn.Module):
         """Field `name` from [-1, 1] back to its own unit."""
         center, scale = self._buffers_of(name)
         return value * scale + center
+
+    def scale(self, name: str) -> Float[Tensor, "*field"]:
+        """Half-range of field `name`, in its own unit."""
+        return self._buffers_of(name)[1]
+
+    def copy_field(self, name: str, other: "Normalizer") -> None:
+        """Take over the scaling of field `name` from `other`."""
+        for own, given in zip(self._buffers_of(name), other._buffers_of(name), strict=True):
+            own.copy_(given)

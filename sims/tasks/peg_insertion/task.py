@@ -1,13 +1,12 @@
 """Insert a square peg, held by a Panda, into a socket whose pose is random and may be mis-measured."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from numpy import ndarray
 
-from alula.core.geometry import quaternion_from_yaw, rotate_by_yaw, wrap_angle
+from alula.core.geometry import quaternion_from_yaw
 from alula.core.seeding import BatchRng
 from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
 from alula.sims.engine import BatchState
@@ -15,12 +14,11 @@ from alula.sims.robots.kinematics import SerialChain, damped_least_squares
 from alula.sims.robots.panda.panda import HOME, JOINT_NAMES, LINKS
 from alula.sims.task import Task
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
+from alula.sims.tasks.peg_insertion.expert import PegExpert
+from alula.sims.tasks.peg_insertion.frames import relative_pose, socket_pose, upright_error, yaw_of
+from alula.sims.tasks.peg_insertion.limits import MAX_STEP, MAX_TURN
 from alula.sims.tasks.peg_insertion.model import HOLE_DEPTH, build_model
 
-MAX_STEP = 0.01
-"""Largest commanded tool displacement per control step, per axis [m]."""
-MAX_TURN = 0.1
-"""Largest commanded tool turn about the vertical per control step [rad]."""
 SOCKET_CENTER = (0.5, 0.0)
 SOCKET_RANGE = 0.08
 """Half-width of the square of socket positions [m]."""
@@ -41,8 +39,6 @@ SUCCESS_YAW = 0.1
 POSTURE_GAIN = 0.05
 """Share of the way back to HOME that the arm's free joint motion takes per control step."""
 IK_DAMPING = 0.02
-TOOL_DOWN = np.diag([1.0, -1.0, -1.0])
-"""Tool axes in the world at yaw 0."""
 
 OBSERVATION = SpaceSpec(
     (
@@ -67,36 +63,6 @@ OBSERVATION = SpaceSpec(
         ),
     )
 )
-
-
-@dataclass
-class PegExpert:
-    """Go above the socket, align, and descend; sees the true socket pose and feels nothing."""
-
-    noise: float
-    generator: np.random.Generator
-
-    APPROACH: ClassVar[float] = 0.012
-    """Height above the hole at which it aligns [m]."""
-    LATERAL: ClassVar[float] = 0.0004
-    """Misalignment below which it descends [m]."""
-    TURN: ClassVar[float] = 0.02
-    """Yaw error below which it descends [rad]."""
-
-    def act(self, state: BatchState) -> Float64[ndarray, "num_envs 4"]:
-        """Proportional steps towards the present waypoint."""
-        position, yaw = _relative(state, measured=False)
-        lateral = np.hypot(position[:, 0], position[:, 1])
-        inside = position[:, 2] < -0.002
-        aligned = (lateral < self.LATERAL) & (np.abs(yaw) < self.TURN)
-        near = lateral < 0.01
-        height = np.where(inside | aligned, position[:, 2] - 0.004, np.where(near, self.APPROACH, 0.03))
-        target = np.stack([np.zeros_like(height), np.zeros_like(height), height], axis=-1)
-        step = rotate_by_yaw(target - position, state.extras["socket_yaw"][:, 0])
-        action = np.concatenate([step * 0.8, -yaw[:, None] * 0.8], axis=-1)
-        limits = np.array([MAX_STEP, MAX_STEP, MAX_STEP, MAX_TURN])
-        action += self.noise * limits * self.generator.standard_normal(action.shape)
-        return np.clip(action, -limits, limits)
 
 
 class PegInsertion(Task):
@@ -150,7 +116,7 @@ class PegInsertion(Task):
         qpos = np.tile(HOME, (NUM_STARTS, 1))
         for _ in range(30):
             pose = self.chain.forward(qpos)
-            twist = np.concatenate([target - pose.position, _upright_error(pose.rotation, yaw)], axis=1)
+            twist = np.concatenate([target - pose.position, upright_error(pose.rotation, yaw)], axis=1)
             qpos = qpos + damped_least_squares(pose.jacobian, twist, np.zeros_like(qpos), IK_DAMPING)
         return qpos
 
@@ -177,7 +143,7 @@ class PegInsertion(Task):
     def control(self, state: BatchState, action: Float[ndarray, "num_envs 4"]) -> None:
         """Joint targets that displace the tool by `action` from where it is, upright."""
         rotation = state.extras["tip_rotation"]
-        error = _upright_error(rotation, _yaw(rotation) + action[:, 3])
+        error = upright_error(rotation, yaw_of(rotation) + action[:, 3])
         twist = np.concatenate([action[:, :3], error], axis=1)
         posture = POSTURE_GAIN * (HOME - state.qpos)
         step = damped_least_squares(state.extras["jacobian"], twist, posture, IK_DAMPING)
@@ -190,68 +156,24 @@ class PegInsertion(Task):
         wrench = state.sensors.mean(axis=1)
         own = np.empty((len(velocity), 14), dtype=np.float32)
         own[:, :3] = state.extras["tip_position"]
-        own[:, 3] = _yaw(rotation)
+        own[:, 3] = yaw_of(rotation)
         own[:, 4:7] = velocity[:, :3]
         own[:, 7] = velocity[:, 5]
         own[:, 8:10] = rotation[:, :2, 2]
         own[:, 10:13] = wrench[:, :3]
         own[:, 13] = wrench[:, 5]
         environment = np.empty((len(velocity), 8), dtype=np.float32)
-        environment[:, :3], environment[:, 3] = _socket(state, measured=True)
-        environment[:, 4:7], environment[:, 7] = _relative(state, measured=True)
+        environment[:, :3], environment[:, 3] = socket_pose(state, measured=True)
+        environment[:, 4:7], environment[:, 7] = relative_pose(state, measured=True)
         return {"observation.state": own, "observation.environment_state": environment}
 
     def success(self, state: BatchState) -> Bool[ndarray, " num_envs"]:
         """Deep enough, and inside the hole rather than beside the socket, in the true socket frame."""
-        position, yaw = _relative(state, measured=False)
+        position, yaw = relative_pose(state, measured=False)
         lateral = np.abs(position[:, :2]).max(axis=1)
         inside = lateral < 2 * self.config.clearance
         return (position[:, 2] < -SUCCESS_DEPTH) & inside & (np.abs(yaw) < SUCCESS_YAW)
 
     def expert(self, noise: float, seed: int) -> PegExpert:
         """See `PegExpert`."""
-        return PegExpert(noise, np.random.default_rng(seed))
-
-
-def _yaw(rotation: Float64[ndarray, "batch 3 3"]) -> Float64[ndarray, " batch"]:
-    return np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
-
-
-def _upright_error(
-    rotation: Float64[ndarray, "batch 3 3"], yaw: Float64[ndarray, " batch"]
-) -> Float64[ndarray, "batch 3"]:
-    """Small rotation [rad, world axes] from `rotation` to the tool pointing down at `yaw`."""
-    cos, sin, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
-    wanted = np.empty_like(rotation)
-    wanted[:, :, 0] = np.stack([cos, sin, zero], axis=-1)
-    wanted[:, :, 1] = np.stack([sin, -cos, zero], axis=-1)
-    wanted[:, :, 2] = TOOL_DOWN[:, 2]
-    a, b = rotation, wanted
-    return 0.5 * np.stack(
-        [
-            (a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1]).sum(-1),
-            (a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2]).sum(-1),
-            (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(-1),
-        ],
-        axis=-1,
-    )
-
-
-def _socket(state: BatchState, measured: bool) -> tuple[Float64[ndarray, "num_envs 3"], Float64[ndarray, " num_envs"]]:
-    """Position [m] and yaw [rad] of the socket, true or as measured."""
-    position, yaw = state.mocap_pos[:, 0], state.extras["socket_yaw"][:, 0]
-    if not measured:
-        return position, yaw
-    offset = state.extras["offset"]
-    position = position.copy()
-    position[:, :2] += offset[:, :2]
-    return position, yaw + offset[:, 2]
-
-
-def _relative(
-    state: BatchState, measured: bool
-) -> tuple[Float64[ndarray, "num_envs 3"], Float64[ndarray, " num_envs"]]:
-    """Tip position [m] and yaw [rad] in the frame of the socket, true or as measured."""
-    position, yaw = _socket(state, measured)
-    relative = rotate_by_yaw(state.extras["tip_position"] - position, -yaw)
-    return relative, wrap_angle(_yaw(state.extras["tip_rotation"]) - yaw)
+        return PegExpert(noise, seed, self.control_rate)

@@ -1,0 +1,64 @@
+# Every target works from a clean clone; `make setup` is redone only when pyproject.toml or constraints.txt change.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check lint types docs bench-foundation clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ROOMS := core datasets sims policies training configs commands
+# Rooms that hold code: mypy refuses a package without any.
+TYPED := $(foreach room,$(ROOMS),$(if $(wildcard $(room)/*.py),$(room)))
+# Shapes and types of every annotated function are checked while the tests run; an int passes for a float, as in mypy.
+RUNTIME_TYPES := '--jaxtyping-packages=alula,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'
+# What to test: make test TESTS="tests/core -k reset"
+TESTS ?= tests
+
+ifeq ($(shell uname),Linux)
+# Off-screen rendering without a display; needs libEGL.
+MUJOCO_GL ?= egl
+export MUJOCO_GL
+endif
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-18s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.stamp ## install alula with its development tools into .venv
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,suites]'
+	touch $@
+
+demo: setup ## demonstrations, cloning, fine-tuning, evaluation and a report, in minutes
+	$(BIN)/alula demo
+
+test: setup ## the quick tests, with shapes and types checked at run time
+	@$(BIN)/python -m pytest -q -m "not slow" $(RUNTIME_TYPES) $(TESTS)
+
+test-all: setup ## all tests; the slow ones may need the network
+	@$(BIN)/python -m pytest -q $(RUNTIME_TYPES) $(TESTS)
+
+check: setup lint types ## style, types, import rules, packaging
+	@$(BIN)/python -m pytest -q -m "not slow" tests/test_architecture.py tests/test_packaging.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Type checkers do not follow an editable install of mapped folders; a link named alula gives them the real files
+# under their import names, whatever the checkout is called.
+types: setup
+	@mkdir -p .typing && ln -sfn .. .typing/alula
+	MYPYPATH=.typing $(BIN)/mypy $(foreach room,$(TYPED),-p alula.$(room))
+
+docs: setup ## the documentation, as a website in site/
+	$(BIN)/mkdocs build --strict
+
+bench-foundation: setup ## measurements behind the claims about the engine
+	$(BIN)/python benchmarks/foundation/run.py
+
+clean: ## remove everything that make and the tools made (not runs/)
+	rm -rf $(VENV) .typing build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Policies: conditioner, field, process, their composition, and policy transforms."""

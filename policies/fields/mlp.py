@@ -1,0 +1,54 @@
+"""Residual perceptron over the flattened chunk."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alula.policies.config import FieldConfig
+from alula.policies.fields.embedding import StepEmbedding
+
+TIME_SIZE = 16
+
+
+class ResidualBlock(nn.Module):
+    """x + W2 relu(W1 relu(x)): pre-activation, two layers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        """One refinement of `x`."""
+        return x + self.second(F.relu(self.first(F.relu(x))))
+
+
+class MLPField(nn.Module):
+    """Flat noisy chunk, step embedding and features in; flat prediction out."""
+
+    def __init__(self, config: FieldConfig, horizon: int, action_size: int, features: int, num_steps: int) -> None:
+        super().__init__()
+        self.embedding = StepEmbedding(TIME_SIZE) if num_steps > 1 else None
+        noisy = horizon * action_size if num_steps > 1 else 0
+        time = TIME_SIZE if num_steps > 1 else 0
+        self.input = nn.Linear(noisy + time + features, config.width)
+        self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.blocks)))
+        self.output = nn.Linear(config.width, horizon * action_size)
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "batch horizon action"],
+        step: Float[Tensor, " batch"],
+        features: Float[Tensor, "batch features"],
+    ) -> Float[Tensor, "batch horizon action"]:
+        """Prediction for each noisy chunk; a one-step process starts from nothing, so its chunk is not read."""
+        x = features
+        if self.embedding is not None:
+            x = torch.cat([noisy.flatten(1), self.embedding(step), features], dim=1)
+        return self.output(F.relu(self.blocks(self.input(x)))).view_as(noisy)
+
+    def zero_output(self) -> None:
+        """Make every prediction zero, with gradients into the last layer only."""
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)

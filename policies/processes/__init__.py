@@ -1,0 +1,1 @@
+"""Generative processes: all the mathematics of one family in one file."""

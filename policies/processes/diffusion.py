@@ -1,0 +1,110 @@
+"""DDPM and DDIM: one kernel, with tables and step spacing from `diffusers`."""
+
+import torch
+from diffusers import DDIMScheduler
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor, nn
+
+from alula.core.errors import ConfigError
+from alula.policies.config import DiffusionPolicyConfig
+from alula.policies.processes.process import Chunk, Step
+
+CLIP = 1.0
+"""Denoised chunks are clipped to the normalised action range at every step."""
+
+
+class DiffusionProcess(nn.Module):
+    """Denoising diffusion over chunks in [-1, 1] with the squared-cosine schedule (Nichol & Dhariwal 2021).
+
+    The kernel is DDIM's (Song et al. 2021, arXiv:2010.02502, eq. 12) with the noise recomputed from the clipped
+    denoised chunk; with `eta` = 1 and all steps it is DDPM's posterior (Ho et al. 2020, arXiv:2006.11239, eq. 7).
+    Every step is affine in the denoised and the noisy chunk, so it is stored as a table of coefficients.
+    """
+
+    def __init__(self, config: DiffusionPolicyConfig) -> None:
+        super().__init__()
+        self.num_steps = config.sampling_steps
+        self.eta, self.std_floor = config.eta, config.std_floor
+        scheduler = DDIMScheduler(
+            num_train_timesteps=config.denoising_steps,
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type=config.prediction,
+            timestep_spacing="trailing",
+        )
+        scheduler.set_timesteps(self.num_steps)
+        timesteps = scheduler.timesteps
+        alphas = scheduler.alphas_cumprod.double()
+        now = alphas[timesteps]
+        following = torch.cat([alphas[timesteps[1:]], alphas.new_ones(1)])
+        spread = ((1 - following) / (1 - now) * (1 - now / following)).clamp(min=0.0).sqrt()
+        tables = {"timesteps": timesteps.double(), "signal": alphas.sqrt(), "noise": (1 - alphas).sqrt()}
+        tables |= self._denoising(config.prediction, now)
+        for name, eta in (("deterministic", 0.0), ("stochastic", config.eta)):
+            std = eta * spread
+            keep = (1 - following - std**2).clamp(min=0.0).sqrt() / (1 - now).sqrt()
+            tables[f"{name}_std"] = std
+            tables[f"{name}_from_noisy"] = keep
+            tables[f"{name}_from_clean"] = following.sqrt() - keep * now.sqrt()
+        tables["stochastic_std"] = tables["stochastic_std"].clamp(min=config.std_floor)
+        for name, table in tables.items():
+            self.register_buffer(name, table.float(), persistent=False)
+        self.prediction = config.prediction
+
+    @staticmethod
+    def _denoising(prediction: str, now: Tensor) -> dict[str, Tensor]:
+        """Coefficients of the denoised chunk in the noisy one and the prediction."""
+        match prediction:
+            case "epsilon":
+                return {"clean_from_noisy": now**-0.5, "clean_from_prediction": -((1 - now) / now).sqrt()}
+            case "sample":
+                return {"clean_from_noisy": torch.zeros_like(now), "clean_from_prediction": torch.ones_like(now)}
+            case _:
+                return {"clean_from_noisy": now.sqrt(), "clean_from_prediction": -(1 - now).sqrt()}
+
+    def _at(self, table: str, index: Int64[Tensor, " batch"]) -> Float[Tensor, "batch 1 1"]:
+        return self.get_buffer(table)[index][:, None, None]
+
+    def prior(self, shape: tuple[int, int, int], generator: Generator) -> Chunk:
+        """Standard normal noise."""
+        return torch.randn(shape, generator=generator, dtype=self.get_buffer("signal").dtype)
+
+    def training_pair(self, chunk: Chunk, generator: Generator) -> tuple[Chunk, Float[Tensor, " batch"], Chunk]:
+        """A chunk noised at a random step of the training schedule, and what the network should say of it."""
+        table = self.get_buffer("signal")
+        step = torch.randint(len(table), (len(chunk),), generator=generator)
+        noise = torch.randn(chunk.shape, generator=generator, dtype=chunk.dtype)
+        signal, spread = self._at("signal", step), self._at("noise", step)
+        noisy = signal * chunk + spread * noise
+        match self.prediction:
+            case "epsilon":
+                target = noise
+            case "sample":
+                target = chunk
+            case _:
+                target = signal * noise - spread * chunk
+        return noisy, step.to(chunk.dtype), target
+
+    def time(self, step: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Training step that a sampling step stands for."""
+        return self.get_buffer("timesteps")[step]
+
+    def kernel(self, step: Int64[Tensor, " batch"], noisy: Chunk, prediction: Chunk, stochastic: bool) -> Step:
+        """Next chunk of the chain: DDIM with `eta` and the floor if stochastic, with eta = 0 if not."""
+        kind = "stochastic" if stochastic else "deterministic"
+        clean = self._at("clean_from_noisy", step) * noisy + self._at("clean_from_prediction", step) * prediction
+        clean = clean.clamp(-CLIP, CLIP)
+        mean = self._at(f"{kind}_from_clean", step) * clean + self._at(f"{kind}_from_noisy", step) * noisy
+        return Step(mean, self._at(f"{kind}_std", step))
+
+    def is_stochastic(self, step: int) -> bool:
+        """Whether the stochastic kernel's standard deviation is positive."""
+        return bool(self.get_buffer("stochastic_std")[step] > 0)
+
+    def require_density(self) -> None:
+        """Require that every trainable step has a density.
+
+        Raises:
+            ConfigError: RL was asked to train deterministic steps.
+        """
+        if self.eta == 0 and self.std_floor == 0:
+            raise ConfigError("deterministic sampling (eta=0, std_floor=0) has no density to train; set eta=1")

@@ -1,0 +1,59 @@
+"""What a generative process is: the way from noise to an action chunk, one step at a time."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor
+
+Chunk = Float[Tensor, "batch horizon action"]
+
+
+@dataclass
+class Step:
+    """One step of a generative chain: Normal(mean, std) over a chunk, deterministic where std is 0."""
+
+    mean: Chunk
+    std: Float[Tensor, "#batch #horizon #action"]
+
+    def sample(self, generator: Generator) -> Chunk:
+        """Draw the next chunk."""
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        return self.mean + self.std * noise
+
+    def log_prob(self, value: Chunk) -> Chunk:
+        """Log-density of every element of `value`."""
+        return -0.5 * ((value - self.mean) / self.std) ** 2 - self.std.log() - 0.9189385332046727
+
+
+class Process(Protocol):
+    """The mathematics of one generative family; knows no observation and no environment.
+
+    Steps count from 0, the noisiest, to `num_steps` - 1, whose outcome is the chunk.
+    """
+
+    num_steps: int
+    """Steps of a chain when acting."""
+
+    def prior(self, shape: tuple[int, int, int], generator: Generator) -> Chunk:
+        """Where chains begin."""
+        ...
+
+    def training_pair(
+        self, chunk: Chunk, generator: Generator
+    ) -> tuple[Chunk, Float[Tensor, " batch"], Chunk]:
+        """Noisy chunk, the field's time input, and the target of its prediction."""
+        ...
+
+    def time(self, step: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The field's time input at a step of the chain."""
+        ...
+
+    def kernel(self, step: Int64[Tensor, " batch"], noisy: Chunk, prediction: Chunk, stochastic: bool) -> Step:
+        """Distribution of the next chunk; acting and scoring both ask here."""
+        ...
+
+    def is_stochastic(self, step: int) -> bool:
+        """Whether the stochastic kernel has a density at this step."""
+        ...

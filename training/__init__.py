@@ -1,0 +1,1 @@
+"""Training and evaluation: every method is a choice of policy, estimator and objective."""
