@@ -46,6 +46,8 @@ class RenderError(AlulaError):
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     """Message for a name that is not in a table: the nearest valid name first, then all of them."""
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = [candidate for candidate in names if name in candidate] or difflib.get_close_matches(
+        name, names, n=1, cutoff=0.5
+    )
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"unknown {kind} '{name}'.{hint} Valid: {', '.join(names)}"

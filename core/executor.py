@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 
+from alula.core.errors import ActionError
+
 Plan = Callable[[Int64[ndarray, " planning"]], Float[ndarray, "planning horizon action"]]
 """Asked once per step with the environments whose queue is empty; answers their new chunks."""
 
@@ -43,12 +45,22 @@ class ChunkExecutor:
         """The action of every environment for this step, and the queue after it.
 
         `plan` is called once if any queue is empty, with the ids of just those environments.
+
+        Raises:
+            ActionError: `plan` answered something else than one chunk, long enough, for each of them.
         """
         chunks, positions = queue.chunks, queue.positions
         empty = np.flatnonzero(positions >= self.execute_steps)
         if len(empty):
             chunks, positions = chunks.copy(), positions.copy()
-            chunks[empty] = plan(empty)[:, : self.execute_steps]
+            planned = plan(empty)[:, : self.execute_steps]
+            expected = (len(empty), self.execute_steps, self.action_size)
+            if planned.shape != expected:
+                raise ActionError(
+                    f"planned chunks are {planned.shape}, expected {expected} "
+                    "(environments, steps to execute, action elements); the policy's horizon may be too short"
+                )
+            chunks[empty] = planned
             positions[empty] = 0
         actions = chunks[np.arange(len(positions)), positions]
         return actions, ChunkQueue(chunks, positions + 1)

@@ -6,7 +6,7 @@ from numpy import ndarray
 
 
 def wrap_angle(angle: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
-    """The same angle in [-pi, pi) [rad]."""
+    """The same angle in [-pi, pi] [rad]."""
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 

@@ -34,9 +34,11 @@ class FieldStatistics:
     @classmethod
     def of(cls, values: Float[ndarray, "batch *shape"]) -> "FieldStatistics":
         """Statistics of one batch."""
+        if len(values) == 0:
+            return cls.empty(values.shape[1:])
         values = values.astype(np.float64)
         mean = values.mean(0)
-        return cls(len(values), values.min(0), values.max(0), mean, ((values - mean) ** 2).sum(0))
+        return cls(len(values), *_arrays(values.min(0), values.max(0), mean, ((values - mean) ** 2).sum(0)))
 
     def merged(self, other: "FieldStatistics") -> "FieldStatistics":
         """Statistics of both together."""
@@ -44,16 +46,23 @@ class FieldStatistics:
         delta = other.mean - self.mean
         return FieldStatistics(
             count,
-            np.minimum(self.low, other.low),
-            np.maximum(self.high, other.high),
-            self.mean + delta * (other.count / max(count, 1)),
-            self.squares + other.squares + delta**2 * (self.count * other.count / max(count, 1)),
+            *_arrays(
+                np.minimum(self.low, other.low),
+                np.maximum(self.high, other.high),
+                self.mean + delta * (other.count / max(count, 1)),
+                self.squares + other.squares + delta**2 * (self.count * other.count / max(count, 1)),
+            ),
         )
 
     @property
     def std(self) -> Float64[ndarray, "*shape"]:
         """Population standard deviation."""
-        return np.sqrt(self.squares / max(self.count, 1))
+        return np.asarray(np.sqrt(self.squares / max(self.count, 1)))
+
+
+def _arrays(*parts: ndarray) -> tuple[ndarray, ...]:
+    """NumPy turns arrays without axes into scalars; back to arrays."""
+    return tuple(np.asarray(part) for part in parts)
 
 
 class Normalizer(nn.Module):
@@ -83,11 +92,10 @@ class Normalizer(nn.Module):
             found = statistics[name]
             if found.count == 0 or not (np.isfinite(found.low).all() and np.isfinite(found.high).all()):
                 raise SpecError(f"statistics of field '{name}' are empty or not finite; check the dataset")
-            center = (found.high + found.low) / 2
-            scale = (found.high - found.low) / 2
-            scale[scale < CONSTANT_RANGE] = 1.0
-            self.get_buffer(f"center_{index}").copy_(torch.from_numpy(np.asarray(center)))
-            self.get_buffer(f"scale_{index}").copy_(torch.from_numpy(np.asarray(scale)))
+            center, half = np.asarray((found.high + found.low) / 2), np.asarray((found.high - found.low) / 2)
+            scale = np.where(half < CONSTANT_RANGE, 1.0, half)
+            self.get_buffer(f"center_{index}").copy_(torch.from_numpy(center))
+            self.get_buffer(f"scale_{index}").copy_(torch.from_numpy(scale))
 
     def _buffers_of(self, name: str) -> tuple[Tensor, Tensor]:
         if name not in self.names:

@@ -73,10 +73,13 @@ class FieldSpec:
         return int(np.prod(self.shape))
 
     def bounds(self) -> tuple[ndarray, ndarray]:
-        """Lowest and highest value of every element, infinite where unbounded."""
-        low = np.full(self.shape, -np.inf) if self.low is None else np.broadcast_to(self.low, self.shape)
-        high = np.full(self.shape, np.inf) if self.high is None else np.broadcast_to(self.high, self.shape)
-        return low.astype(self.dtype), high.astype(self.dtype)
+        """Lowest and highest value of every element; where unbounded, the extremes of the element type."""
+        lowest, highest = _extremes(np.dtype(self.dtype))
+        return self._per_element(self.low, lowest), self._per_element(self.high, highest)
+
+    def _per_element(self, entries: tuple[float, ...] | None, default: float) -> ndarray:
+        values = np.asarray((default,) if entries is None else entries).astype(self.dtype)
+        return np.broadcast_to(values if self.shape else values[0], self.shape).copy()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -87,16 +90,27 @@ class FieldSpec:
         """Inverse of `to_dict`, also after a trip through JSON.
 
         Raises:
-            SpecError: a key is not a property of a field.
+            SpecError: a key is not a property of a field, or the control mode is unknown.
         """
         known = {field.name for field in fields(cls)}
         for key in values:
             if key not in known:
                 raise SpecError(unknown_name("property of a field", key, known))
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        if plain.get("control_mode") is not None:
-            plain["control_mode"] = ControlMode(plain["control_mode"])
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        mode = plain.get("control_mode")
+        if mode is not None:
+            if mode not in list(ControlMode):
+                raise SpecError(unknown_name("control mode", str(mode), ControlMode))
+            plain["control_mode"] = ControlMode(mode)
         return cls(**plain)
+
+
+def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return (0, 1) if dtype.kind == "b" else (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,18 @@ class Transition:
 
 
 @dataclass
+class Windows:
+    """A batch for behaviour cloning; a window starts at a step of an episode and reaches `horizon` steps ahead."""
+
+    observation: dict[str, Shaped[ndarray, "batch *field"]]
+    """What was seen at the window's first step."""
+    actions: Float[ndarray, "batch horizon action"]
+    """What was done at that step and after, in the action field's units; behind the episode's end the last repeats."""
+    mask: Bool[ndarray, "batch horizon"]
+    """True where the action was recorded, False where it repeats the last one."""
+
+
+@dataclass
 class Episode:
     """One recorded episode: arrays of `length` steps and what is true of the whole.
 

@@ -1,29 +1,17 @@
 """Training samples: an observation and the actions that followed it, gathered for a whole batch at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 from numpy import ndarray
 
 from alula.core.errors import DatasetError, unknown_name
+from alula.core.transitions import Windows
 from alula.datasets.store import EpisodeStore
 
 MEMORY_LIMIT = 8 * 2**30
 """Bytes that a sampler may hold unless told otherwise."""
-
-
-@dataclass
-class Windows:
-    """A batch of windows; a window starts at a step of an episode and reaches `horizon` steps ahead."""
-
-    observation: dict[str, Shaped[ndarray, "batch *field"]]
-    """What was seen at the window's first step."""
-    actions: Float32[ndarray, "batch horizon action"]
-    """What was done at that step and after; behind the episode's end its last action is repeated."""
-    mask: Bool[ndarray, "batch horizon"]
-    """True where the action was recorded, False where it repeats the last one."""
 
 
 class WindowSampler:

@@ -86,6 +86,8 @@ class GaussianPolicyConfig(PolicyConfig):
 
     initial_std: float = 0.1
     """Standard deviation before training, in normalised action units; RL learns it per action element."""
+    predicts_std: bool = False
+    """Let the standard deviation depend on the observation."""
 
     def __post_init__(self) -> None:
         """Check the spread."""
@@ -100,7 +102,8 @@ class ResidualHeadConfig(GaussianPolicyConfig):
 
     horizon: int = 1
     execute_steps: int = 1
-    field: FieldConfig = field(default_factory=lambda: FieldConfig(width=256, blocks=1))
-    initial_std: float = 0.37
+    field: FieldConfig = field(default_factory=lambda: FieldConfig(width=128, blocks=1))
+    initial_std: float = 0.2
+    predicts_std: bool = True
     scale: float = 0.5
     """Correction at residual 1, as a share of the action's normalised half-range."""

@@ -14,6 +14,7 @@ from alula.core.errors import ConfigError
 from alula.core.executor import ChunkExecutor, ChunkQueue
 from alula.core.normalizer import FieldStatistics, Normalizer
 from alula.core.spaces import SpaceSpec
+from alula.core.transitions import Windows
 from alula.policies.conditioners import Observation, StateConditioner
 from alula.policies.processes.process import Chunk, Process
 
@@ -43,17 +44,6 @@ class Decision:
     observation: Observation
     """What the decision was based on."""
     trace: Trace
-
-
-@dataclass
-class Windows:
-    """A batch for behaviour cloning."""
-
-    observation: Observation
-    actions: Chunk
-    """Demonstrated chunks in the action field's units."""
-    mask: Bool[Tensor, "batch horizon"]
-    """False where the chunk was padded beyond the episode's end."""
 
 
 class Policy(nn.Module, ABC):
@@ -223,8 +213,9 @@ class GenerativePolicy(Policy):
         return log_prob[:, : self._execute_steps].sum(dim=(1, 2))
 
     def loss(self, batch: Windows, generator: Generator) -> Float[Tensor, ""]:
-        """Behaviour cloning: squared error of the field's prediction, averaged over real steps."""
-        chunk = self.action_normalizer.normalize(self.action_field.name, batch.actions)
+        """Behaviour cloning: the process's error of the field's prediction, averaged over real steps."""
+        observation = {name: torch.from_numpy(batch.observation[name]) for name in self.observation}
+        chunk = self.action_normalizer.normalize(self.action_field.name, torch.from_numpy(batch.actions))
         noisy, time, target = self.process.training_pair(chunk, generator)
-        error = (self.field(noisy, time, self.conditioner(batch.observation)) - target) ** 2
-        return error.mean(dim=2)[batch.mask].mean()
+        error = self.process.error(self.field(noisy, time, self.conditioner(observation)), target)
+        return error.mean(dim=2)[torch.from_numpy(batch.mask)].mean()

@@ -20,6 +20,7 @@ def make_policy(config: Any, observation: SpaceSpec, action: SpaceSpec) -> "Gene
     """Build the policy of a configuration, untrained; torch loads only now, so that `--help` stays quick."""
     from alula.policies.conditioners import StateConditioner
     from alula.policies.fields import make_field
+    from alula.policies.fields.chunk import ChunkShape
     from alula.policies.policy import GenerativePolicy
     from alula.policies.processes.diffusion import DiffusionProcess
     from alula.policies.processes.gaussian import GaussianProcess
@@ -28,14 +29,15 @@ def make_policy(config: Any, observation: SpaceSpec, action: SpaceSpec) -> "Gene
     conditioner = StateConditioner(observation)
     match config:
         case DiffusionPolicyConfig():
-            process: Any = DiffusionProcess(config)
-            num_steps = config.denoising_steps + 1
+            process: Any = DiffusionProcess(config, action_field.size)
+            timed = True
         case GaussianPolicyConfig():
-            process = GaussianProcess(config.initial_std, action_field.size)
-            num_steps = 1
+            process = GaussianProcess(config.initial_std, action_field.size, config.predicts_std)
+            timed = False
         case _:
             raise ConfigError(f"no policy has the configuration {type(config).__name__}")
-    field = make_field(config.field, config.horizon, action_field.size, conditioner.size, num_steps)
+    chunk = ChunkShape(config.horizon, action_field.size, process.prediction_size)
+    field = make_field(config.field, chunk, conditioner.size, timed)
     policy = GenerativePolicy(config, observation, action, field, process, conditioner)
     trainable = getattr(config, "trainable_steps", 0)
     if trainable:

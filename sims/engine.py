@@ -71,6 +71,7 @@ class BatchedEngine:
         self.num_envs = num_envs
         self.substeps = substeps
         threads = (num_threads or os.cpu_count() or 1) if num_envs >= PARALLEL_FROM else 1
+        self.num_threads = threads
         self._models = [model] * num_envs
         self._data = [mujoco.MjData(model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
@@ -97,22 +98,24 @@ class BatchedEngine:
 
     def reset_to_model(self, env_ids: Int64[ndarray, " selected"]) -> None:
         """Put the chosen environments in the model's initial state, with sensors at zero."""
-        data = mujoco.MjData(self.model)
-        mujoco.mj_resetData(self.model, data)
-        for signature, rows in ((STATE, self._physics), (CONTROL, self._control[:, 0])):
-            initial = np.zeros(rows.shape[1])
-            mujoco.mj_getState(self.model, data, initial, signature)
-            rows[env_ids] = initial
+        self._physics[env_ids] = self._initial(STATE)
+        self._control[env_ids, 0] = self._initial(CONTROL)
         self.state.sensors[env_ids] = 0.0
         for array in self.state.extras.values():
             array[env_ids] = 0.0
+
+    def _initial(self, signature: int) -> Float64[ndarray, " size"]:
+        initial = np.zeros(mujoco.mj_stateSize(self.model, signature))
+        mujoco.mj_getState(self.model, mujoco.MjData(self.model), initial, signature)
+        return initial
 
     def advance(self) -> Bool[ndarray, " num_envs"]:
         """Advance every environment by one control step under `state.ctrl` and the mocap poses.
 
         Returns:
-            Environments that diverged. Their physics is restored to what it was before this step, so that all
-            numbers stay finite; the caller must end their episodes.
+            Environments that diverged. Their physics is restored to what it was before this step, or to the
+            model's initial state if that was beyond MuJoCo's bounds already, so that all numbers stay finite; the
+            caller must end their episodes.
         """
         self._control[:, 1:] = self._control[:, :1]
         self._pool.rollout(
@@ -130,11 +133,18 @@ class BatchedEngine:
         expected = self._physics[:, 0] + self.substeps * self.model.opt.timestep
         diverged = ~(np.abs(last[:, 0] - expected) < 0.5 * self.model.opt.timestep) | ~np.isfinite(last).all(axis=1)
         if diverged.any():
-            last[diverged] = self._physics[diverged]
-            last[diverged, 0] = expected[diverged]
+            sane = (np.abs(self._physics) < mujoco.mjMAXVAL).all(axis=1, keepdims=True)
+            last[diverged] = np.where(sane, self._physics, self._initial(STATE))[diverged]
+            step = self.substeps * self.model.opt.timestep
+            last[diverged, 0] = np.where(np.isfinite(expected), expected, step)[diverged]
             self.state.sensors[diverged] = 0.0
         self._physics[:] = last
         return diverged
+
+    @property
+    def last_control(self) -> Float64[ndarray, "num_envs substeps control"]:
+        """Controls and mocap poses of the last step, as `mujoco.rollout` received them."""
+        return np.repeat(self._control[:, -1:], self.substeps, axis=1)
 
     def get_state(self) -> dict[str, ndarray]:
         """Everything that decides the future, copied: physics, controls and mocap, sensors, task arrays."""

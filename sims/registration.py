@@ -1,8 +1,12 @@
-"""Makes every task known to `gymnasium.make` and `gymnasium.make_vec`; Gymnasium calls it through an entry point."""
+"""Makes every task known to `gymnasium.make` and `gymnasium.make_vec`.
+
+Gymnasium has no plugin entry points: `import alula.sims` registers, as does `gymnasium.make("alula.sims:alula/...")`.
+"""
 
 from typing import Any
 
 import gymnasium
+from gymnasium.vector import AutoresetMode
 
 
 def register_envs() -> None:
@@ -27,9 +31,17 @@ def make_single(task: str, render_mode: str | None = None, **parameters: Any) ->
     return TaskEnv(make_task(TASKS[task].config(**parameters)), render_mode)
 
 
-def make_vector(task: str, num_envs: int = 1, render_mode: str | None = None, **parameters: Any) -> Any:
+def make_vector(
+    task: str,
+    num_envs: int = 1,
+    render_mode: str | None = None,
+    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    num_threads: int | None = None,
+    **parameters: Any,
+) -> Any:
     """`num_envs` environments in one batch, stepped by C++ threads; autoreset in the next step, as Gymnasium's own."""
     from alula.sims.registry import TASKS, make_task
     from alula.sims.vector import TaskVectorEnv
 
-    return TaskVectorEnv(make_task(TASKS[task].config(**parameters)), num_envs, render_mode=render_mode)
+    made = make_task(TASKS[task].config(**parameters))
+    return TaskVectorEnv(made, num_envs, AutoresetMode(autoreset_mode), num_threads, render_mode)

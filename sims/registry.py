@@ -1,16 +1,14 @@
 """All tasks: the name on the command line, its configuration, and how to build it."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-import gymnasium
-from gymnasium.vector import AutoresetMode
-
-from alula.core.errors import ConfigError, unknown_name
+from alula.core.errors import ConfigError
 from alula.sims.tasks.adroit_door.config import AdroitDoorConfig
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
 
 
+@runtime_checkable
 class TaskConfig(Protocol):
     """Configuration of any task: a dataclass with at least a time limit."""
 

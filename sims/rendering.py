@@ -44,9 +44,13 @@ class Camera:
 
     def picture(self, state: BatchState, env: int) -> Picture:
         """RGB image of environment `env`."""
+        return self.draw(state.qpos[env], state.qvel[env], state.mocap_pos[env], state.mocap_quat[env])
+
+    def draw(self, qpos: ndarray, qvel: ndarray, mocap_pos: ndarray, mocap_quat: ndarray) -> Picture:
+        """RGB image of one state."""
         data = self._data
-        data.qpos[:], data.qvel[:] = state.qpos[env], state.qvel[env]
-        data.mocap_pos[:], data.mocap_quat[:] = state.mocap_pos[env], state.mocap_quat[env]
+        data.qpos[:], data.qvel[:] = qpos, qvel
+        data.mocap_pos[:], data.mocap_quat[:] = mocap_pos, mocap_quat
         mujoco.mj_forward(self._model, data)
         self._renderer.update_scene(data, self._name)
         return self._renderer.render().copy()

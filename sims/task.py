@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import mujoco
 from jaxtyping import Bool, Float, Float32, Int64
@@ -13,6 +13,7 @@ from alula.core.spaces import SpaceSpec
 from alula.sims.engine import BatchState
 
 
+@runtime_checkable
 class Expert(Protocol):
     """A scripted demonstrator; sees the true state, which a policy does not."""
 
@@ -29,15 +30,15 @@ class Task(ABC):
     """
 
     model: mujoco.MjModel
-    observation: SpaceSpec
+    observation: ClassVar[SpaceSpec]
     action: SpaceSpec
-    substeps: int
+    substeps: ClassVar[int]
     """Physics steps per control step."""
     max_episode_steps: int
     """Control steps after which an episode is truncated."""
-    extras: Mapping[str, tuple[int, ...]] = {}
+    extras: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Per-environment arrays of the task's own: name and shape of one environment's entry."""
-    camera: str
+    camera: ClassVar[str]
     """Camera of the videos."""
 
     @property

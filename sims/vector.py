@@ -30,6 +30,16 @@ def gymnasium_dict(space: SpaceSpec) -> gymnasium.spaces.Dict:
     return gymnasium.spaces.Dict({name: gymnasium_box(field) for name, field in space.items()})
 
 
+StepResult = tuple[
+    Observation,
+    Float[ndarray, " num_envs"],
+    Bool[ndarray, " num_envs"],
+    Bool[ndarray, " num_envs"],
+    dict[str, Any],
+]
+"""Observation, reward, terminated, truncated, info."""
+
+
 class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
     """`num_envs` environments of one task.
 
@@ -84,12 +94,19 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
             seed: One seed per environment; an integer stands for seed, seed + 1, ...; None goes on with each
                 environment's own stream. An episode depends on its own seed alone.
             options: `{"reset_mask": mask}` resets only those environments.
+
+        Raises:
+            ValueError: seeds or mask have not one entry per environment.
         """
-        mask = np.ones(self.num_envs, dtype=bool) if not options else np.asarray(options["reset_mask"], dtype=bool)
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), dtype=bool)
+        if isinstance(seed, int | np.integer):
+            seed = range(int(seed), int(seed) + self.num_envs)
+        for name, entries in (("seed", seed), ("reset_mask", mask)):
+            if entries is not None and len(entries) != self.num_envs:
+                raise ValueError(f"{name} has {len(entries)} entries for {self.num_envs} environments")
         if seed is not None:
-            seeds = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed
-            given = np.array([env for env, value in enumerate(seeds) if value is not None and mask[env]], dtype=np.int64)
-            self._rng.reseed(given, [value for env, value in enumerate(seeds) if value is not None and mask[env]])
+            given = [(env, value) for env, value in enumerate(seed) if value is not None and mask[env]]
+            self._rng.reseed(np.array([env for env, _ in given], dtype=np.int64), [value for _, value in given])
         self._reset(np.flatnonzero(mask))
         return self.task.observe(self.engine.state), {}
 
@@ -126,9 +143,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         within = np.clip(actions, self._low, self._high)
         return within, (within != actions).any(axis=1)
 
-    def step(
-        self, actions: ndarray
-    ) -> tuple[Observation, Float[ndarray, " num_envs"], Bool[ndarray, " num_envs"], Bool[ndarray, " num_envs"], dict[str, Any]]:
+    def step(self, actions: ndarray) -> StepResult:
         """Advance every environment by one control step."""
         actions, clipped = self.checked(actions)
         task, state = self.task, self.engine.state
@@ -146,7 +161,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         reward = np.where(diverged | resetting, 0.0, task.reward(state))
         terminated = (task.terminated(state) | diverged) & ~resetting
         truncated = (self._elapsed >= task.max_episode_steps) & ~terminated & ~resetting
-        info = {"success": success, "diverged": diverged & ~resetting, "clipped": clipped}
+        info = {"success": success, "diverged": diverged & ~resetting, "clipped": clipped & ~resetting}
         return self._finish(reward, terminated, truncated, info)
 
     def _finish(
@@ -155,7 +170,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         terminated: Bool[ndarray, " num_envs"],
         truncated: Bool[ndarray, " num_envs"],
         info: dict[str, Any],
-    ) -> tuple[Observation, ndarray, ndarray, ndarray, dict[str, Any]]:
+    ) -> StepResult:
         """Autoreset as the mode demands, and the tuple that Gymnasium expects."""
         observation = self.task.observe(self.engine.state)
         ended = terminated | truncated

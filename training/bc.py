@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Int64
+from numpy import ndarray
 from torch import Generator
 
-from alula.policies.policy import GenerativePolicy, Windows
+from alula.core.transitions import Windows
+from alula.policies.policy import GenerativePolicy
 from alula.policies.transforms import ExponentialMovingAverage
 from alula.training.checkpoint import Tree
 from alula.training.config import BCConfig
@@ -34,7 +37,7 @@ class BehaviorCloning:
     def __init__(
         self,
         policy: GenerativePolicy,
-        sample: Callable[[torch.Tensor], Windows],
+        sample: Callable[[Int64[ndarray, " batch"]], Windows],
         num_windows: int,
         config: BCConfig,
         seed: int,
@@ -57,7 +60,7 @@ class BehaviorCloning:
 
     def _gradient_step(self) -> torch.Tensor:
         indices = torch.randint(self.num_windows, (self.config.batch_size,), generator=self.generator)
-        loss = self.policy.loss(self.sample(indices), self.generator)
+        loss = self.policy.loss(self.sample(indices.numpy()), self.generator)
         self.optimizer.param_groups[0]["lr"] = self._learning_rate()
         self.optimizer.zero_grad()
         loss.backward()

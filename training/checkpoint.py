@@ -133,13 +133,13 @@ def _rebuild(description: Mapping[str, Any], observation: SpaceSpec, action: Spa
     if name == "residual":
         base = _rebuild(description["base"], observation, action)
         assert isinstance(base, GenerativePolicy)
-        return make_residual_policy(_typed(ResidualHeadConfig, description["config"]), base)
+        return make_residual_policy(typed(ResidualHeadConfig, description["config"]), base)
     if name not in POLICIES:
         raise CheckpointError(unknown_name("policy", name, POLICIES))
-    return make_policy(_typed(POLICIES[name], description["config"]), observation, action)
+    return make_policy(typed(POLICIES[name], description["config"]), observation, action)
 
 
-def _typed(schema: type[Any], values: Mapping[str, Any]) -> Any:
+def typed(schema: type[Any], values: Mapping[str, Any]) -> Any:
     """Dataclass of plain values; unknown keys and wrong types are errors."""
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
 

@@ -58,8 +58,8 @@ class PPOConfig:
     """Per decision."""
     actor_learning_rate: float = 3e-4
     critic_learning_rate: float = 1e-3
-    critic_width: int = 256
-    critic_warmup: int = 0
+    critic_width: int = 128
+    critic_warmup: int = 2
     """First iterations that train the critic only."""
     max_grad_norm: float = 1.0
     """Of actor and critic, each on its own."""

@@ -14,6 +14,7 @@ from alula.policies.policy import Policy
 from alula.sims.task import Task
 from alula.sims.vector import TaskVectorEnv
 from alula.training.rollouts import Clock, PolicyActor, step
+from alula.training.threads import single_threaded_networks
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
@@ -110,7 +111,8 @@ def evaluate(
     films: list[Film] = []
     for start in range(0, len(seeds), BATCH):
         batch = list(seeds[start : start + BATCH])
-        reached, taken, filmed = _episodes(policy, task, batch, stochastic, policy_seed + start, film - start)
+        with single_threaded_networks():
+            reached, taken, filmed = _episodes(policy, task, batch, stochastic, policy_seed + start, film - start)
         success += reached.tolist()
         lengths += taken.tolist()
         films += filmed

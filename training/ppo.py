@@ -28,6 +28,7 @@ from alula.training.objectives import (
 )
 from alula.training.optimization import load_optimizer, optimizer_state
 from alula.training.rollouts import Clock, PolicyActor, step
+from alula.training.threads import single_threaded_networks
 from alula.training.value import ValueModel
 
 
@@ -74,13 +75,16 @@ class PPO:
 
     def iterate(self) -> dict[str, float]:
         """One rollout and its updates."""
-        rollout, metrics = self._collect()
+        with single_threaded_networks():
+            steps, decisions, finals, metrics = self._collect()
+        rollout = self.clock.measure("update", self._estimate, steps, decisions, finals)
         losses = self.clock.measure("update", self._update, rollout)
         self.progress += self.config.num_envs * self.config.rollout_steps
         self.iteration += 1
         return metrics | losses
 
-    def _collect(self) -> tuple[Rollout, dict[str, float]]:
+    def _collect(self) -> tuple[Steps, list[Decision], list[Arrays], dict[str, float]]:
+        """What the present policy did; `finals` are the last observations of truncated episodes, in order."""
         num_steps, num_envs = self.config.rollout_steps, self.config.num_envs
         steps = Steps(
             reward=np.zeros((num_steps, num_envs)),
@@ -108,7 +112,7 @@ class PPO:
         metrics = {"rollout/reward_per_step": float(steps.reward.mean())}
         if ended:
             metrics["rollout/success"] = successes / ended
-        return self.clock.measure("update", self._estimate, steps, decisions, finals), metrics
+        return steps, decisions, finals, metrics
 
     def _estimate(self, steps: Steps, decisions: list[Decision], finals: list[Arrays]) -> Rollout:
         """Values of everything that happened, then advantages of the decisions."""

@@ -91,15 +91,26 @@ class Run:
         return load_state(folder)
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write `name`.json, creating folders."""
-        path = self.folder / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value, indent=2) + "\n")
-        return path
+        """Write `name`.json in the run folder."""
+        return write_json(self.folder / f"{name}.json", value)
 
     def close(self) -> None:
         """Flush TensorBoard."""
         self._tensorboard.close()
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a JSON file, creating folders.
+
+    Raises:
+        AlulaError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=2) + "\n")
+    except OSError as error:
+        raise AlulaError(f"cannot write '{path}' ({error.strerror or error}); choose another folder") from error
+    return path
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

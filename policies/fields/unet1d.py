@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from alula.core.errors import ConfigError
 from alula.policies.config import FieldConfig
+from alula.policies.fields.chunk import ChunkShape
 from alula.policies.fields.embedding import StepEmbedding
 
 KERNEL = 5
@@ -34,22 +35,22 @@ class FilmBlock(nn.Module):
 class UNet1DField(nn.Module):
     """`blocks` levels of resolution, channels doubling from `width`; the horizon must divide by 2^(blocks - 1)."""
 
-    def __init__(self, config: FieldConfig, horizon: int, action_size: int, features: int, num_steps: int) -> None:
+    def __init__(self, config: FieldConfig, chunk: ChunkShape, features: int, timed: bool) -> None:
         super().__init__()
         levels = max(config.blocks, 1)
-        if horizon % 2 ** (levels - 1):
+        if chunk.horizon % 2 ** (levels - 1):
             raise ConfigError(
-                f"field.kind=unet1d with {levels} levels needs a horizon divisible by {2 ** (levels - 1)}, got {horizon}"
+                f"field.kind=unet1d with {levels} levels needs a horizon divisible by {2 ** (levels - 1)}, got {chunk.horizon}"
             )
         if config.width % GROUPS:
             raise ConfigError(f"field.kind=unet1d needs a width divisible by {GROUPS}, got {config.width}")
-        del num_steps
+        del timed
         self.embedding = nn.Sequential(StepEmbedding(TIME_SIZE), nn.Linear(TIME_SIZE, TIME_SIZE), nn.Mish())
         condition = TIME_SIZE + features
         channels = [config.width * 2**level for level in range(levels)]
         self.down = nn.ModuleList(
             FilmBlock(before, after, condition)
-            for before, after in zip([action_size, *channels[:-1]], channels, strict=True)
+            for before, after in zip([chunk.action_size, *channels[:-1]], channels, strict=True)
         )
         self.shrink = nn.ModuleList(nn.Conv1d(size, size, 3, stride=2, padding=1) for size in channels[:-1])
         self.middle = FilmBlock(channels[-1], channels[-1], condition)
@@ -58,14 +59,14 @@ class UNet1DField(nn.Module):
             for before, after in zip(channels[:-1], channels[1:], strict=True)
         )
         self.up = nn.ModuleList(FilmBlock(2 * size, size, condition) for size in channels[:-1])
-        self.output = nn.Conv1d(channels[0], action_size, 1)
+        self.output = nn.Conv1d(channels[0], chunk.prediction_size, 1)
 
     def forward(
         self,
         noisy: Float[Tensor, "batch horizon action"],
         step: Float[Tensor, " batch"],
         features: Float[Tensor, "batch features"],
-    ) -> Float[Tensor, "batch horizon action"]:
+    ) -> Float[Tensor, "batch horizon prediction"]:
         """Prediction for each noisy chunk."""
         condition = torch.cat([self.embedding(step), features], dim=1)
         x = noisy.transpose(1, 2)

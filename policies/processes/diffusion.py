@@ -5,9 +5,8 @@ from diffusers import DDIMScheduler
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
-from alula.core.errors import ConfigError
 from alula.policies.config import DiffusionPolicyConfig
-from alula.policies.processes.process import Chunk, Step
+from alula.policies.processes.process import Chunk, Prediction, Step
 
 CLIP = 1.0
 """Denoised chunks are clipped to the normalised action range at every step."""
@@ -21,8 +20,9 @@ class DiffusionProcess(nn.Module):
     Every step is affine in the denoised and the noisy chunk, so it is stored as a table of coefficients.
     """
 
-    def __init__(self, config: DiffusionPolicyConfig) -> None:
+    def __init__(self, config: DiffusionPolicyConfig, action_size: int) -> None:
         super().__init__()
+        self.prediction_size = action_size
         self.num_steps = config.sampling_steps
         self.eta, self.std_floor = config.eta, config.std_floor
         scheduler = DDIMScheduler(
@@ -84,11 +84,15 @@ class DiffusionProcess(nn.Module):
                 target = signal * noise - spread * chunk
         return noisy, step.to(chunk.dtype), target
 
+    def error(self, prediction: Prediction, target: Chunk) -> Chunk:
+        """Squared error, all steps weighted alike (Ho et al. 2020, eq. 14)."""
+        return (prediction - target) ** 2
+
     def time(self, step: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Training step that a sampling step stands for."""
         return self.get_buffer("timesteps")[step]
 
-    def kernel(self, step: Int64[Tensor, " batch"], noisy: Chunk, prediction: Chunk, stochastic: bool) -> Step:
+    def kernel(self, step: Int64[Tensor, " batch"], noisy: Chunk, prediction: Prediction, stochastic: bool) -> Step:
         """Next chunk of the chain: DDIM with `eta` and the floor if stochastic, with eta = 0 if not."""
         kind = "stochastic" if stochastic else "deterministic"
         clean = self._at("clean_from_noisy", step) * noisy + self._at("clean_from_prediction", step) * prediction
@@ -99,12 +103,3 @@ class DiffusionProcess(nn.Module):
     def is_stochastic(self, step: int) -> bool:
         """Whether the stochastic kernel's standard deviation is positive."""
         return bool(self.get_buffer("stochastic_std")[step] > 0)
-
-    def require_density(self) -> None:
-        """Require that every trainable step has a density.
-
-        Raises:
-            ConfigError: RL was asked to train deterministic steps.
-        """
-        if self.eta == 0 and self.std_floor == 0:
-            raise ConfigError("deterministic sampling (eta=0, std_floor=0) has no density to train; set eta=1")

@@ -1,13 +1,15 @@
 """What a generative process is: the way from noise to an action chunk, one step at a time."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
 Chunk = Float[Tensor, "batch horizon action"]
+Prediction = Float[Tensor, "batch horizon prediction"]
+"""What a field says of a noisy chunk."""
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Step:
         return -0.5 * ((value - self.mean) / self.std) ** 2 - self.std.log() - 0.9189385332046727
 
 
+@runtime_checkable
 class Process(Protocol):
     """The mathematics of one generative family; knows no observation and no environment.
 
@@ -35,6 +38,8 @@ class Process(Protocol):
 
     num_steps: int
     """Steps of a chain when acting."""
+    prediction_size: int
+    """Elements that the field predicts per chunk step."""
 
     def prior(self, shape: tuple[int, int, int], generator: Generator) -> Chunk:
         """Where chains begin."""
@@ -46,11 +51,15 @@ class Process(Protocol):
         """Noisy chunk, the field's time input, and the target of its prediction."""
         ...
 
+    def error(self, prediction: Prediction, target: Chunk) -> Chunk:
+        """What behaviour cloning minimises, element by element."""
+        ...
+
     def time(self, step: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The field's time input at a step of the chain."""
         ...
 
-    def kernel(self, step: Int64[Tensor, " batch"], noisy: Chunk, prediction: Chunk, stochastic: bool) -> Step:
+    def kernel(self, step: Int64[Tensor, " batch"], noisy: Chunk, prediction: Prediction, stochastic: bool) -> Step:
         """Distribution of the next chunk; acting and scoring both ask here."""
         ...
 

@@ -68,7 +68,9 @@ def add_panda(spec: mujoco.MjSpec) -> mujoco.MjsBody:
 
     Arm links are drawn but do not collide: the tasks' contacts are at the tool. The servos are assumed to
     compensate gravity, as the vendor's do, so models with this arm switch gravity off for it (`gravcomp`).
+    The specification's angles become radians.
     """
+    spec.compiler.degree = False
     parent = spec.worldbody.add_body(name="link0")
     _draw(parent, (0, 0, 0), (0, 0, LINKS[0].d - 0.06), 0.07)
     for index, link in enumerate(LINKS, start=1):

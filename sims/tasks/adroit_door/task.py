@@ -53,7 +53,8 @@ def build_model() -> mujoco.MjModel:
     package = find_spec("gymnasium_robotics")
     if package is None or package.origin is None:
         raise ConfigError(
-            "task=adroit_door needs the models of Gymnasium-Robotics, which is not installed: pip install 'alula[suites]'"
+            "task=adroit_door needs the models of Gymnasium-Robotics, which is not installed: "
+            "pip install 'alula[suites]'"
         )
     spec = mujoco.MjSpec.from_file(str(Path(package.origin).parent / "envs/assets/adroit_hand/adroit_door.xml"))
     spec.body("frame").mocap = True

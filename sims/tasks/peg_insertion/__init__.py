@@ -1,0 +1,1 @@
+"""A Panda inserts a square peg."""

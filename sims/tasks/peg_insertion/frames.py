@@ -33,7 +33,9 @@ def upright_error(
     )
 
 
-def socket_pose(state: BatchState, measured: bool) -> tuple[Float64[ndarray, "num_envs 3"], Float64[ndarray, " num_envs"]]:
+def socket_pose(
+    state: BatchState, measured: bool
+) -> tuple[Float64[ndarray, "num_envs 3"], Float64[ndarray, " num_envs"]]:
     """Position [m] and yaw [rad] of the socket, true or as measured."""
     position, yaw = state.mocap_pos[:, 0], state.extras["socket_yaw"][:, 0]
     if not measured:

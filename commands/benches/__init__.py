@@ -1,0 +1,1 @@
+"""What `alula bench` measures: one file an area."""

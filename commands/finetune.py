@@ -1,0 +1,38 @@
+"""`alula finetune`: RL from a checkpoint."""
+
+from pathlib import Path
+
+from alula.commands.console import OUT, Result, print_results, progress
+from alula.commands.inputs import create_run, required
+from alula.configs.compose import choice
+from alula.configs.schemas import FinetuneConfig
+from alula.sims.registry import task_name
+from alula.training.checkpoint import load_policy, weights_hash
+from alula.training.pipeline import describe_task, finetune, task_of
+from alula.training.report import write_report
+from alula.training.run import read_metrics
+
+
+def run(config: FinetuneConfig, as_json: bool) -> None:
+    """Train to the end; the last checkpoint counts."""
+    checkpoint = load_policy(required(config.checkpoint, "checkpoint", "runs/train-demonstrations-diffusion-0"))
+    task, task_config = task_of(checkpoint, config.task)
+    name = f"finetune-{task_name(task_config)}-{choice('algorithm', config.algorithm)}-{config.seed}"
+    folder = Path(config.run or f"runs/{name}")
+    run = create_run(folder, config, describe_task(task_config), config.resume)
+    with progress("fine-tune") as report:
+        finetune(
+            checkpoint.policy, task, config.algorithm, config.seed, config.evaluation.stochastic, run, report
+        )
+    run.close()
+    page = write_report(folder)
+    last = read_metrics(folder)[-1]
+    OUT.print(
+        f"checkpoint {folder}  sha256 {weights_hash(folder)}  "
+        f"success {last['evaluation/success']:.3f} [{last['evaluation/low']:.3f}, {last['evaluation/high']:.3f}]"
+    )
+    OUT.print(f"report {page}")
+    if as_json:
+        episodes = config.algorithm.evaluation_episodes
+        values = (last["evaluation/success"], "share", last["evaluation/low"], last["evaluation/high"], episodes)
+        print_results("finetune", [Result("progress_success", *values)])

@@ -1,0 +1,72 @@
+"""Entry point: finds the command, composes its configuration, and turns errors into one readable message."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+# Network threads that spin while they wait would take the physics threads' cores; read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from alula.commands.usage import command_usage, overview
+from alula.configs.compose import compose_config
+from alula.configs.schemas import COMMANDS
+from alula.core.errors import AlulaError, unknown_name
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells expect."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `alula COMMAND [key=value ...] [--json] [--debug]`; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    flags = {word for word in words if word.startswith("-")}
+    words = [word for word in words if word not in flags]
+    if "--version" in flags:
+        print(version("alula"))
+        return 0
+    if not words:
+        print(overview())
+        return 0
+    try:
+        return _run(words[0], words[1:], flags)
+    except AlulaError as error:
+        return _fail(f"error: {error}", error, flags)
+    except KeyboardInterrupt as error:
+        return _fail("interrupted", error, flags, INTERRUPTED)
+    except Exception as error:
+        message = f"internal error: {type(error).__name__}: {error}\nThis is a defect of alula; --debug shows where."
+        return _fail(message, error, flags)
+
+
+def _run(command: str, words: list[str], flags: set[str]) -> int:
+    if command not in COMMANDS:
+        raise AlulaError(unknown_name("command", command, COMMANDS))
+    unknown = flags - {"--json", "--debug", "--help", "-h"}
+    if unknown:
+        raise AlulaError(f"unknown flag {sorted(unknown)[0]}; there are --json, --debug, --help and --version")
+    if flags & {"--help", "-h"}:
+        print(command_usage(command, words))
+        return 0
+    config = compose_config(command, words)
+    module = import_module(f"alula.commands.{command}" if command != "list" else "alula.commands.listing")
+    from alula.training.loop import Interrupted
+
+    try:
+        module.run(config, "--json" in flags)
+    except Interrupted:
+        print("interrupted; everything is saved. Go on with the same command and resume=true", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _fail(message: str, error: BaseException, flags: set[str], status: int = 1) -> int:
+    if "--debug" in flags:
+        raise error
+    print(message, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

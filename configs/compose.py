@@ -1,0 +1,119 @@
+"""From words on the command line to a typed configuration: Hydra composes, dataclasses type and check."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alula.configs.schemas import COMMANDS, POSITIONAL
+from alula.core.errors import ConfigError, unknown_name
+from alula.policies.registry import POLICIES
+from alula.sims.registry import TASKS
+from alula.training.config import ALGORITHMS
+
+GROUPS: dict[str, dict[str, type[Any]]] = {
+    "task": {name: entry.config for name, entry in TASKS.items()},
+    "policy": dict(POLICIES),
+    "algorithm": dict(ALGORITHMS),
+}
+"""Settings that are chosen by name and then have settings of their own."""
+
+
+def compose_config(command: str, words: Sequence[str]) -> Any:
+    """Typed configuration of a command.
+
+    Args:
+        command: Name in `COMMANDS`.
+        words: `key=value`, `group=name`, or bare words for the command's positional settings.
+
+    Raises:
+        ConfigError: a key, name or value is not permitted; the message lists what is.
+    """
+    overrides = _named(command, words)
+    _store_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("alula.configs.presets", version_base="1.3"):
+        try:
+            chosen = [word for word in overrides if word.split("=")[0] in GROUPS]
+            for word in chosen:
+                _check_choice(*word.split("=", 1))
+            skeleton = compose(command, overrides=chosen)
+            for word in overrides:
+                if word not in chosen:
+                    _check_key(skeleton, word.split("=")[0])
+            return OmegaConf.to_object(compose(command, overrides=overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_readable(error)) from error
+
+
+def choice(group: str, config: Any) -> str:
+    """Name of a group's chosen configuration."""
+    return next(name for name, schema in GROUPS[group].items() if schema is type(config))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Plain values of a command's configuration, with the names of its choices; for config.yaml."""
+    values = asdict(config)
+    for group in GROUPS:
+        if values.get(group) is not None:
+            values[group] = {"name": choice(group, getattr(config, group)), **values[group]}
+    return values
+
+
+def _named(command: str, words: Sequence[str]) -> list[str]:
+    """Every word as `key=value`."""
+    positional = list(POSITIONAL.get(command, ()))
+    overrides = []
+    for word in words:
+        if "=" in word:
+            overrides.append(word)
+        elif positional:
+            overrides.append(f"{positional.pop(0)}={word}")
+        else:
+            raise ConfigError(f"'{word}' is not a setting; settings have the form key=value, see --help")
+    return overrides
+
+
+def _store_schemas() -> None:
+    store = ConfigStore.instance()
+    for command, schema in COMMANDS.items():
+        store.store(name=f"{command}_schema", node=schema)
+    for group, choices in GROUPS.items():
+        for name, config in choices.items():
+            store.store(group=group, name=name, node=config)
+
+
+def _check_choice(group: str, name: str) -> None:
+    if name not in GROUPS[group]:
+        raise ConfigError(unknown_name(group, name, GROUPS[group]))
+
+
+def _check_key(config: DictConfig, path: str) -> None:
+    """Require that every part of a dotted key exists."""
+    node: Any = config
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
+        if node is None:
+            group = ".".join(parts[:depth])
+            raise ConfigError(f"'{path}' needs a choice first: {group}=NAME with one of {', '.join(GROUPS[group])}")
+        if not isinstance(node, DictConfig):
+            raise ConfigError(f"'{'.'.join(parts[:depth])}' is a single value and has no setting '{part}'")
+        if part not in node:
+            prefix = "".join(f"{name}." for name in parts[:depth])
+            raise ConfigError(unknown_name("setting", path, [f"{prefix}{key}" for key in node]))
+        node = node[part]
+
+
+def _readable(error: Exception) -> str:
+    """The innermost reason, on one line."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    return f"{key}: {lines[0]}" if key else lines[0]

@@ -1,0 +1,1 @@
+"""Presets: differences from the dataclasses' defaults, in YAML."""

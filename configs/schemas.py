@@ -1,0 +1,210 @@
+"""What each command can be told: one dataclass a command; groups (`task`, `policy`, `algorithm`) have their own."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from alula.core.errors import ConfigError
+from alula.training.config import BCConfig
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
+
+
+@dataclass
+class EvaluationConfig:
+    """How policies are scored."""
+
+    episodes: int = 200
+    """Episodes, each with its own seed."""
+    first_seed: int = 1_000_000
+    """Seed of the first episode; the others follow. Training never sees seeds of this range."""
+    stochastic: bool = False
+    """Draw every sampling step as in training, instead of following the deterministic path."""
+    policy_seed: int = 0
+    """Seed of the policy's own noise."""
+    film: int = 24
+    """Episodes kept for videos: of these the first successes and failures are drawn."""
+    videos: int = 2
+    """Videos drawn of successes, and of failures; 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        _require_positive(**{"evaluation.episodes": self.episodes})
+
+
+@dataclass
+class DemoConfig:
+    """Demonstrations, cloning, fine-tuning, evaluation and a report, in one go."""
+
+    task: Any = None
+    policy: Any = None
+    algorithm: Any = None
+    cloning: BCConfig = field(default_factory=BCConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    data: str | None = None
+    """Recorded demonstrations (.zarr, or .npz to be imported); without, the task's expert demonstrates."""
+    episodes: int = 100
+    """Demonstrations to collect."""
+    expert_noise: float = 0.4
+    """Imperfection of the expert; 0 is its best."""
+    seed: int = 0
+    run: str | None = None
+    """Folder of results; default runs/demo-TASK-ALGORITHM-SEED."""
+    resume: bool = False
+    """Go on with what the folder already holds."""
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        _require_positive(episodes=self.episodes)
+
+
+@dataclass
+class CollectConfig:
+    """Run an expert or a policy and write a dataset."""
+
+    task: Any = None
+    out: str = ""
+    """Dataset to write (.zarr)."""
+    checkpoint: str | None = None
+    """Policy that acts; without, the task's expert."""
+    episodes: int = 100
+    """Episodes to record."""
+    expert_noise: float = 0.4
+    """Imperfection of the expert; 0 is its best."""
+    only_success: bool = True
+    """Keep successful episodes only."""
+    stochastic: bool = False
+    """Draw every sampling step of the policy."""
+    seed: int = 0
+    overwrite: bool = False
+    """Replace an existing dataset."""
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        _require_positive(episodes=self.episodes)
+
+
+@dataclass
+class TrainConfig:
+    """Behaviour cloning of any policy."""
+
+    data: str = ""
+    """Demonstrations (.zarr)."""
+    policy: Any = None
+    cloning: BCConfig = field(default_factory=BCConfig)
+    seed: int = 0
+    run: str | None = None
+    """Folder of results; default runs/train-DATASET-POLICY-SEED."""
+    resume: bool = False
+    """Go on from the folder's last checkpoint."""
+
+
+@dataclass
+class FinetuneConfig:
+    """RL fine-tuning of a cloned policy."""
+
+    checkpoint: str = ""
+    """Checkpoint or run folder of the cloned policy."""
+    algorithm: Any = None
+    task: Any = None
+    """Where; default the checkpoint's task."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+    run: str | None = None
+    """Folder of results; default runs/finetune-TASK-ALGORITHM-SEED."""
+    resume: bool = False
+    """Go on from the folder's last checkpoint."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Score one policy."""
+
+    checkpoint: str = ""
+    """Checkpoint or run folder."""
+    task: Any = None
+    """Where; default the checkpoint's task."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    out: str | None = None
+    """Folder for evaluation/ and videos/; default the one given as checkpoint."""
+
+
+@dataclass
+class CompareConfig:
+    """Score two policies on the same seeds."""
+
+    first: str = ""
+    """Checkpoint or run folder."""
+    second: str = ""
+    """Checkpoint or run folder."""
+    task: Any = None
+    """Where; default the first checkpoint's task."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass
+class InspectConfig:
+    """What is in a dataset."""
+
+    data: str = ""
+    """Dataset (.zarr)."""
+
+
+@dataclass
+class ListConfig:
+    """What there is to choose from."""
+
+    what: str = "all"
+    """tasks, policies, algorithms, or all."""
+
+
+@dataclass
+class BenchConfig:
+    """Measure speed."""
+
+    area: str = ""
+    """sims or rl."""
+    num_envs: int = 256
+    """Environments in the batch."""
+    repeats: int = 5
+    """Interleaved measurements; medians are reported."""
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        _require_positive(num_envs=self.num_envs, repeats=self.repeats)
+
+
+@dataclass
+class ReportConfig:
+    """Write a run's report.html anew."""
+
+    run: str = ""
+    """Run folder."""
+
+
+COMMANDS: dict[str, type[Any]] = {
+    "demo": DemoConfig,
+    "collect": CollectConfig,
+    "train": TrainConfig,
+    "finetune": FinetuneConfig,
+    "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+    "inspect": InspectConfig,
+    "list": ListConfig,
+    "bench": BenchConfig,
+    "report": ReportConfig,
+}
+"""All commands: the name on the command line and its configuration."""
+
+POSITIONAL: dict[str, tuple[str, ...]] = {
+    "inspect": ("data",),
+    "list": ("what",),
+    "bench": ("area",),
+    "report": ("run",),
+    "evaluate": ("checkpoint",),
+    "compare": ("first", "second"),
+}
+"""Settings that may be given as bare words, in this order."""

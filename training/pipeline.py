@@ -1,0 +1,83 @@
+"""The stages that commands put together: clone, fine-tune, score."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from gymnasium.vector import AutoresetMode
+
+from alula.core.errors import AlulaError
+from alula.datasets.statistics import statistics
+from alula.datasets.store import EpisodeStore
+from alula.datasets.windows import WindowSampler
+from alula.policies.config import PolicyConfig
+from alula.policies.policy import GenerativePolicy, Policy
+from alula.policies.registry import make_policy
+from alula.sims.registry import TASKS, make_task, task_name
+from alula.sims.task import Task
+from alula.sims.vector import TaskVectorEnv
+from alula.training.algorithms import make_trainer
+from alula.training.bc import BehaviorCloning
+from alula.training.checkpoint import Checkpoint, typed
+from alula.training.config import BCConfig, PPOConfig
+from alula.training.evaluation import evaluate
+from alula.training.loop import Progress, fit
+from alula.training.run import Run
+from alula.training.seeds import PROGRESS, TRAINING, first_seed
+
+
+def describe_task(config: Any) -> dict[str, Any]:
+    """Name and parameters of a task, for datasets and checkpoints."""
+    return {"name": task_name(config), "config": asdict(config)}
+
+
+def task_of(checkpoint: Checkpoint, config: Any | None) -> tuple[Task, Any]:
+    """The task to use a checkpoint in: `config` if given, else the one it was made on.
+
+    Raises:
+        AlulaError: the checkpoint names no known task, or sees and commands something else than the task does.
+    """
+    if config is None:
+        name = checkpoint.task.get("name")
+        if name not in TASKS:
+            raise AlulaError(f"the checkpoint was made for no known task ({name}); choose one with task=NAME")
+        config = typed(TASKS[name].config, checkpoint.task["config"])
+    task = make_task(config)
+    remedy = "Use a checkpoint that was trained on this task, or the checkpoint's own task"
+    for mine, theirs in ((checkpoint.policy.observation, task.observation), (checkpoint.policy.action, task.action)):
+        mine.require(theirs, "the checkpoint", f"task {task_name(config)}", remedy)
+    return task, config
+
+
+def clone(
+    store: EpisodeStore, policy_config: PolicyConfig, config: BCConfig, seed: int, run: Run, report: Progress
+) -> GenerativePolicy:
+    """Behaviour cloning of a dataset."""
+    torch.manual_seed(seed)
+    policy = make_policy(policy_config, store.observation, store.action)
+    policy.fit_normalizers(statistics(store))
+    sampler = WindowSampler(store, policy_config.horizon, list(store.observation))
+    trainer = BehaviorCloning(policy, sampler.sample, len(sampler), config, seed)
+    fit(trainer, run, report=report)
+    run.write_json("times", trainer.clock.seconds)
+    return trainer.trained_policy()
+
+
+def finetune(
+    base: Policy, task: Task, config: PPOConfig, seed: int, stochastic: bool, run: Run, report: Progress
+) -> Policy:
+    """RL fine-tuning of a cloned policy, evaluated as it goes on episodes of its own."""
+    environments = TaskVectorEnv(task, config.num_envs, AutoresetMode.SAME_STEP)
+    trainer = make_trainer(config, base, environments, first_seed(TRAINING, seed))
+    start = first_seed(PROGRESS, seed)
+    seeds = range(start, start + config.evaluation_episodes)
+
+    def score(policy: Policy) -> dict[str, float]:
+        result = evaluate(policy, task, seeds, stochastic)
+        low, high = result.interval
+        return {"evaluation/success": result.rate, "evaluation/low": low, "evaluation/high": high}
+
+    policy = fit(trainer, run, score, report)
+    run.write_json("times", trainer.clock.seconds)
+    environments.close()
+    return policy

@@ -1,0 +1,15 @@
+"""Which seeds are for what: ranges that never meet, so that nothing is tuned or trained on what it is scored on."""
+
+DEMONSTRATIONS = 100_000_000
+"""First seed of the episodes that experts demonstrate."""
+TRAINING = 200_000_000
+"""First seed of the environments that RL trains in."""
+PROGRESS = 300_000_000
+"""First seed of the evaluations during training. Final evaluations use the seeds below all of these."""
+SPAN = 100_000
+"""Seeds per run seed in each range."""
+
+
+def first_seed(purpose: int, seed: int) -> int:
+    """First episode seed of a run with this `seed`."""
+    return purpose + seed * SPAN
