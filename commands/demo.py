@@ -16,7 +16,6 @@ from alula.datasets.store import EpisodeStore
 from alula.datasets.summary import summarize
 from alula.policies.policy import Policy
 from alula.sims.registry import make_task, task_name
-from alula.sims.rendering import Camera
 from alula.sims.task import Task
 from alula.training.collection import collect
 from alula.training.evaluation import Evaluation, compare
@@ -26,7 +25,7 @@ from alula.training.provenance import commit, machine, versions
 from alula.training.report import write_report
 from alula.training.run import Run
 from alula.training.seeds import DEMONSTRATIONS, first_seed
-from alula.training.videos import write_films
+from alula.training.videos import require_pictures, write_films
 
 
 def run(config: DemoConfig, as_json: bool) -> None:
@@ -35,7 +34,7 @@ def run(config: DemoConfig, as_json: bool) -> None:
     folder = Path(config.run or f"runs/demo-{name}-{algorithm}-{config.seed}")
     task = make_task(config.task)
     if config.evaluation.videos:
-        Camera(task.model, task.camera).close()  # no OpenGL: better said now than after the training
+        require_pictures(task)
     whole = create_run(folder, config, describe_task(config.task), config.resume)
     minutes: dict[str, float] = {}
 

@@ -11,7 +11,7 @@ from alula.training.checkpoint import load_policy
 from alula.training.evaluation import Evaluation, evaluate
 from alula.training.pipeline import task_of
 from alula.training.run import write_json
-from alula.training.videos import write_films
+from alula.training.videos import require_pictures, write_films
 
 
 def score(policy: Policy, task: Task, settings: EvaluationConfig) -> Evaluation:
@@ -41,6 +41,8 @@ def run(config: EvaluateConfig, as_json: bool) -> None:
     path = required(config.checkpoint, "checkpoint", "runs/demo-peg_insertion-residual_ppo-0/finetuning")
     checkpoint = load_policy(path)
     task, _ = task_of(checkpoint, config.task)
+    if config.evaluation.videos:
+        require_pictures(task)
     result = score(checkpoint.policy, task, config.evaluation)
     folder = Path(config.out) if config.out else path
     write_json(folder / "evaluation/evaluation.json", result.to_dict())

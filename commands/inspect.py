@@ -17,9 +17,9 @@ def run(config: InspectConfig, as_json: bool) -> None:
     fields: dict[str, Any] = summary.pop("fields")
     for name, value in summary.items():
         OUT.print(f"{name:<22} {value}")
-    table = Table("field", "shape", "dtype", "unit", "min", "max")
+    table = Table("field", "shape", "dtype", "units", "min", "max")
     for name, about in fields.items():
-        table.add_row(name, *(str(about[key]) for key in ("shape", "dtype", "unit", "min", "max")))
+        table.add_row(name, *(str(about[key]) for key in ("shape", "dtype", "units", "min", "max")))
     OUT.print(table)
     if as_json:
         numbers = ("episodes", "steps", "size_on_disk_bytes")

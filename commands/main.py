@@ -8,6 +8,9 @@ from importlib.metadata import version
 
 # Network threads that spin while they wait would take the physics threads' cores; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Without a display MuJoCo draws by EGL; read when MuJoCo loads.
+if sys.platform == "linux" and "DISPLAY" not in os.environ:
+    os.environ.setdefault("MUJOCO_GL", "egl")
 
 from alula.commands.usage import command_usage, overview
 from alula.configs.compose import compose_config

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class FieldStatistics:
         return np.asarray(np.sqrt(self.squares / max(self.count, 1)))
 
 
-def _arrays(*parts: ndarray) -> tuple[ndarray, ...]:
+def _arrays(*parts: ndarray | np.floating[Any]) -> tuple[ndarray, ...]:
     """NumPy turns arrays without axes into scalars; back to arrays."""
     return tuple(np.asarray(part) for part in parts)
 

@@ -39,7 +39,7 @@ class Camera:
             raise RenderError(
                 f"cannot make an OpenGL context with MUJOCO_GL={os.environ.get('MUJOCO_GL', '(unset)')} ({error}). "
                 "Install a software renderer (Debian: apt-get install libegl1 libgl1-mesa-dri) and set "
-                "MUJOCO_GL=egl, or go without pictures (videos=false)"
+                "MUJOCO_GL=egl, or go without pictures (evaluation.videos=0)"
             ) from error
 
     def picture(self, state: BatchState, env: int) -> Picture:

@@ -86,7 +86,10 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         self._camera: Camera | None = None
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | np.integer[Any] | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Observation, dict[str, Any]]:
         """Start new episodes.
 

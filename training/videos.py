@@ -7,6 +7,15 @@ from alula.sims.task import Task
 from alula.training.evaluation import Film
 
 
+def require_pictures(task: Task) -> None:
+    """Find out whether pictures can be drawn, before long work that ends with them.
+
+    Raises:
+        RenderError: no OpenGL context can be made.
+    """
+    Camera(task.model, task.camera).close()
+
+
 def write_films(task: Task, films: list[Film], folder: Path, prefix: str, count: int) -> list[Path]:
     """Draw the first `count` successes and the first `count` failures.
 

@@ -189,7 +189,9 @@ def test_autoreset_is_gymnasium_s(task: Task, corners: Corners, mode: AutoresetM
             for key in ("_final_obs", "_final_info"):
                 assert_identical(info[key], wanted_info[key])
             for env in np.flatnonzero(ended):  # Gymnasium keeps a list of observations, we one array per field.
-                assert_identical({name: value[env] for name, value in info["final_obs"].items()}, finals(wanted_info, env))
+                assert_identical(
+                    {name: value[env] for name, value in info["final_obs"].items()}, finals(wanted_info, env)
+                )
             assert_identical(info["final_info"]["success"][ended], wanted_info["final_info"]["success"][ended])
         ends += int((arrays[1] | arrays[2]).sum())
     assert ends >= 3
@@ -251,7 +253,7 @@ def test_without_a_seed_the_own_stream_goes_on(task: Task, assert_identical: Sam
     env, other = TaskVectorEnv(task, 2), TaskVectorEnv(task, 2)
     first, second = env.reset(seed=7)[0], env.reset()[0]
     assert any((first[name] != second[name]).any() for name in first)
-    assert_identical(other.reset(seed=np.int64(7))[0], first)  # type: ignore[arg-type]
+    assert_identical(other.reset(seed=np.int64(7))[0], first)
     assert_identical(other.reset(seed=[None, None], options={})[0], second)
     env.close()
     other.close()
@@ -268,7 +270,9 @@ def test_seeds_and_masks_need_one_entry_per_environment(task: Task) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, "shape", "batch"])
-def test_bad_actions_never_reach_physics(task: Task, bad: float | str, corners: Corners, assert_identical: Same) -> None:
+def test_bad_actions_never_reach_physics(
+    task: Task, bad: float | str, corners: Corners, assert_identical: Same
+) -> None:
     """Not finite or of the wrong shape: an error that names the environment or the shape, and no bit has changed."""
     env = TaskVectorEnv(task, 3)
     env.reset(seed=0)
@@ -322,7 +326,9 @@ def test_a_diverged_environment_ends_alone(
         histories.append(roll(env, actions, 6))
         env.close()
     clean, broken = histories
-    without_final = [(*entry[:4], {key: entry[4][key] for key in ("success", "diverged", "clipped")}) for entry in broken]
+    without_final = [
+        (*entry[:4], {key: entry[4][key] for key in ("success", "diverged", "clipped")}) for entry in broken
+    ]
     assert_identical(rows(without_final, healthy), rows(clean, healthy))
     _, reward, terminated, truncated, info = broken[0]
     assert terminated.tolist() == info["diverged"].tolist() == [False, True, False, True, False]

@@ -176,9 +176,7 @@ def test_the_observed_tip_is_where_mujoco_has_it() -> None:
 @pytest.mark.usefixtures("quiet_mujoco")
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e12])
-def test_mujoco_s_silent_reset_is_noticed(
-    make_engine: Callable[..., BatchedEngine], value: float, steps: int
-) -> None:
+def test_mujoco_s_silent_reset_is_noticed(make_engine: Callable[..., BatchedEngine], value: float, steps: int) -> None:
     """A broken row comes back finite from MuJoCo, so only its clock betrays it; ours is flagged and finite."""
     engine = make_engine(3)
     settle(engine, steps)

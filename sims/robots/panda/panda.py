@@ -58,7 +58,7 @@ ARMATURE = 0.1
 """Rotor inertia seen at the joint [kg m^2]: our choice, in the range identified for harmonic drives of this size."""
 STIFFNESS = (2000.0, 2000.0, 2000.0, 2000.0, 800.0, 800.0, 400.0)
 """Servo gains [N m/rad]: our choice, of the order of the vendor's joint impedance controller."""
-DAMPING_TIME = 0.05
+DAMPING_TIME = 0.035
 """Ratio of servo damping to stiffness [s]: our choice, near critical damping at the pose HOME."""
 COLOR = (0.93, 0.93, 0.95, 1.0)
 

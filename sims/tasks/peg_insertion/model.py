@@ -83,6 +83,7 @@ def _add_camera(
     right = np.cross([0, 0, 1], backward)
     up = np.cross(backward, right)
     camera = body.add_camera(name=name, pos=list(position), fovy=fovy)
+    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
     camera.alt.xyaxes = [*(right / np.linalg.norm(right)), *(up / np.linalg.norm(up))]
 
 
@@ -107,10 +108,9 @@ def _add_tool(spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
         friction=[FRICTION, 0.005, 0.0001],
         **_STIFF,
     )
-    tool.add_site(name="wrist", pos=[0, 0, 0])
     tool.add_site(name="tip", pos=[0, 0, GRIPPER_LENGTH + PEG_LENGTH])
     for name, kind in (("force", mujoco.mjtSensor.mjSENS_FORCE), ("torque", mujoco.mjtSensor.mjSENS_TORQUE)):
-        spec.add_sensor(name=name, type=kind, objtype=mujoco.mjtObj.mjOBJ_SITE, objname="wrist")
+        spec.add_sensor(name=name, type=kind, objtype=mujoco.mjtObj.mjOBJ_SITE, objname="tip")
 
 
 def _add_socket(spec: mujoco.MjSpec, clearance: float) -> None:

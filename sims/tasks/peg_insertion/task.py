@@ -36,6 +36,11 @@ SUCCESS_DEPTH = 0.018
 """Depth of the tip below the hole's edge that counts [m]."""
 SUCCESS_YAW = 0.1
 """Largest yaw error that counts [rad]."""
+LEAD_LOW = np.array([-0.01, -0.01, -0.005])
+LEAD_HIGH = np.array([0.01, 0.01, 0.01])
+"""How far the commanded tool position may be ahead of the tool [m]: bounds speed, and force when pressing down."""
+LEAD_YAW = 0.1
+"""The same for the commanded yaw [rad]."""
 POSTURE_GAIN = 0.05
 """Share of the way back to HOME that the arm's free joint motion takes per control step."""
 IK_DAMPING = 0.02
@@ -44,15 +49,17 @@ OBSERVATION = SpaceSpec(
     (
         FieldSpec(
             name="observation.state",
-            shape=(14,),
+            shape=(20,),
             element_names=(
                 *("tip_x", "tip_y", "tip_z", "yaw"),
                 *("velocity_x", "velocity_y", "velocity_z", "yaw_rate"),
                 *("tilt_x", "tilt_y"),
-                *("force_x", "force_y", "force_z", "torque_z"),
+                *("force_x", "force_y", "force_z"),
+                *("torque_x", "torque_y", "torque_z"),
+                *("lead_x", "lead_y", "lead_z", "lead_yaw"),
             ),
-            units=(*("m",) * 3, "rad", *("m/s",) * 3, "rad/s", "1", "1", *("N",) * 3, "N m"),
-            resolution=(*(0.0,) * 4, *(0.02,) * 3, 0.2, 0.01, 0.01, *(5.0,) * 3, 0.5),
+            units=(*("m",) * 3, "rad", *("m/s",) * 3, "rad/s", "1", "1", *("N",) * 3, *("N m",) * 3, *("m",) * 3, "rad"),
+            resolution=(*(0.0,) * 4, *(0.02,) * 3, 0.2, 0.01, 0.01, *(5.0,) * 3, *(0.1,) * 3, *(0.002,) * 3, 0.02),
         ),
         FieldSpec(
             name="observation.environment_state",
@@ -68,7 +75,8 @@ OBSERVATION = SpaceSpec(
 class PegInsertion(Task):
     """20 mm square peg, 25 mm deep socket, 20 Hz; reward 1 and the end once the peg is 18 mm deep.
 
-    Actions displace the tool relative to where it is: x, y, z [m] and yaw [rad] in the world, tilt held at zero.
+    Actions displace the commanded tool pose: x, y, z [m] and yaw [rad] in the world, tilt held at zero. The command
+    stays near the tool, so that pressing against something builds up a bounded force.
     """
 
     substeps = 20
@@ -77,6 +85,8 @@ class PegInsertion(Task):
     extras: ClassVar[dict[str, tuple[int, ...]]] = {
         "socket_yaw": (1,),
         "offset": (3,),
+        "target": (3,),
+        "target_yaw": (1,),
         "tip_position": (3,),
         "tip_rotation": (3, 3),
         "jacobian": (6, 7),
@@ -139,29 +149,39 @@ class PegInsertion(Task):
         state.extras["tip_position"][env_ids] = pose.position
         state.extras["tip_rotation"][env_ids] = pose.rotation
         state.extras["jacobian"][env_ids] = pose.jacobian
+        begins = env_ids[state.time[env_ids] == 0.0]
+        state.extras["target"][begins] = state.extras["tip_position"][begins]
+        state.extras["target_yaw"][begins, 0] = yaw_of(state.extras["tip_rotation"][begins])
 
     def control(self, state: BatchState, action: Float[ndarray, "num_envs 4"]) -> None:
-        """Joint targets that displace the tool by `action` from where it is, upright."""
-        rotation = state.extras["tip_rotation"]
-        error = upright_error(rotation, yaw_of(rotation) + action[:, 3])
-        twist = np.concatenate([action[:, :3], error], axis=1)
+        """Move the commanded tool pose by `action`, and the joint targets to where inverse kinematics puts it."""
+        position, rotation = state.extras["tip_position"], state.extras["tip_rotation"]
+        lead = state.extras["target"] + action[:, :3] - position
+        lead = np.clip(lead, LEAD_LOW, LEAD_HIGH)
+        yaw = yaw_of(rotation)
+        lead_yaw = np.clip(state.extras["target_yaw"][:, 0] + action[:, 3] - yaw, -LEAD_YAW, LEAD_YAW)
+        state.extras["target"][:] = position + lead
+        state.extras["target_yaw"][:, 0] = yaw + lead_yaw
+        error = upright_error(rotation, yaw + lead_yaw)
+        twist = np.concatenate([lead, error], axis=1)
         posture = POSTURE_GAIN * (HOME - state.qpos)
         step = damped_least_squares(state.extras["jacobian"], twist, posture, IK_DAMPING)
         np.clip(state.qpos + step, self.low, self.high, out=state.ctrl)
 
     def observe(self, state: BatchState) -> dict[str, Float32[ndarray, "num_envs field"]]:
-        """Tool pose, velocity and mean wrist forces; the socket as measured, and the peg relative to that."""
+        """Tool pose, velocity and mean wrench at the peg's tip; the socket as measured, and the peg relative to that."""
         rotation = state.extras["tip_rotation"]
         velocity = np.einsum("bij,bj->bi", state.extras["jacobian"], state.qvel)
         wrench = state.sensors.mean(axis=1)
-        own = np.empty((len(velocity), 14), dtype=np.float32)
+        own = np.empty((len(velocity), 20), dtype=np.float32)
         own[:, :3] = state.extras["tip_position"]
         own[:, 3] = yaw_of(rotation)
         own[:, 4:7] = velocity[:, :3]
         own[:, 7] = velocity[:, 5]
         own[:, 8:10] = rotation[:, :2, 2]
-        own[:, 10:13] = wrench[:, :3]
-        own[:, 13] = wrench[:, 5]
+        own[:, 10:16] = wrench
+        own[:, 16:19] = state.extras["target"] - state.extras["tip_position"]
+        own[:, 19] = state.extras["target_yaw"][:, 0] - own[:, 3]
         environment = np.empty((len(velocity), 8), dtype=np.float32)
         environment[:, :3], environment[:, 3] = socket_pose(state, measured=True)
         environment[:, 4:7], environment[:, 7] = relative_pose(state, measured=True)
