@@ -104,6 +104,5 @@ class ResidualHeadConfig(GaussianPolicyConfig):
     execute_steps: int = 1
     field: FieldConfig = field(default_factory=lambda: FieldConfig(width=128, blocks=1))
     initial_std: float = 0.2
-    predicts_std: bool = True
     scale: float = 0.5
     """Correction at residual 1, as a share of the action's normalised half-range."""

@@ -203,7 +203,7 @@ class GenerativePolicy(Policy):
         batch, num_steps = trace.steps.shape
         steps = trace.steps.reshape(-1)
         if not all(self.process.is_stochastic(int(step)) for step in steps.unique()):
-            raise ConfigError("a deterministic sampling step has no density to train; set policy.eta=1 or a std_floor")
+            raise ConfigError("a deterministic sampling step has no density to train; set a std_floor above 0")
         features = self.conditioner(observation).repeat_interleave(num_steps, dim=0)
         before, after = trace.noisy[:, :-1].flatten(0, 1), trace.noisy[:, 1:].flatten(0, 1)
         kernel = self.process.kernel(steps, before, self.field(before, self.process.time(steps), features), True)

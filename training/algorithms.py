@@ -1,5 +1,6 @@
 """How each fine-tuning algorithm starts from a cloned policy."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -16,7 +17,7 @@ from alula.training.value import ValueModel
 
 
 def prepare(config: PPOConfig, base: Policy, seed: int) -> Policy:
-    """The policy that `config` trains, before its first update.
+    """The policy that `config` trains, before its first update; `base` itself is left as it is.
 
     Raises:
         ConfigError: the algorithm does not fit the base policy.
@@ -24,6 +25,7 @@ def prepare(config: PPOConfig, base: Policy, seed: int) -> Policy:
     if not isinstance(base, GenerativePolicy):
         raise ConfigError("fine-tuning starts from a cloned policy; this checkpoint is already a residual one")
     torch.manual_seed(seed)
+    base = copy.deepcopy(base)
     match config:
         case ResidualPPOConfig():
             return make_residual_policy(config.head, base)

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 from torch import Generator
 
+from alula.core.errors import ConfigError
 from alula.core.transitions import Windows
 from alula.policies.policy import GenerativePolicy
 from alula.policies.transforms import ExponentialMovingAverage
@@ -30,6 +31,9 @@ class BehaviorCloning:
         num_windows: Number of windows to choose from.
         config: Sizes and rates.
         seed: Of all randomness.
+
+    Raises:
+        ConfigError: part of the policy is frozen.
     """
 
     evaluation_interval = 0
@@ -42,6 +46,11 @@ class BehaviorCloning:
         config: BCConfig,
         seed: int,
     ) -> None:
+        if policy.frozen_field is not None:
+            raise ConfigError(
+                "policy.trainable_steps is for fine-tuning: cloning would leave the frozen early steps untrained. "
+                "Leave it 0 here, and set algorithm.trainable_steps when fine-tuning"
+            )
         self.policy, self.sample, self.num_windows, self.config = policy, sample, num_windows, config
         self.total, self.checkpoint_interval = config.steps, config.checkpoint_every
         self.progress = 0

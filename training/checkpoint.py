@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alula.core.errors import CheckpointError, ConfigError, unknown_name
+from alula.core.errors import CheckpointError, ConfigError, SpecError, unknown_name
 from alula.core.spaces import SpaceSpec
 from alula.policies.config import ResidualHeadConfig
 from alula.policies.policy import GenerativePolicy, Policy
@@ -29,6 +29,8 @@ from alula.policies.transforms import ResidualPolicy
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
 STATE_TENSORS, STATE_VALUES = "training.safetensors", "training.json"
+UNREADABLE = (OSError, ValueError, SafetensorError)
+"""What reading a missing, cut or edited file raises."""
 Tree = Mapping[str, Any]
 """Nested string-keyed mappings whose leaves are tensors, arrays or plain JSON values."""
 
@@ -50,17 +52,26 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: it cannot be written; `target` is as it was.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    partial, replaced = (target.with_name(f".{target.name}.{state}") for state in ("partial", "replaced"))
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in (partial, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
-    except OSError as error:
+        if target.exists():
+            os.replace(target, replaced)
+        try:
+            os.replace(partial, target)
+        except OSError:
+            if replaced.exists():
+                os.rename(replaced, target)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"cannot write '{target}' ({error.strerror or error}). Choose another folder with run=... or free the disk"
+            f"cannot write '{target}' ({reason}). Choose another folder with run=... or free the disk"
         ) from error
 
 
@@ -88,16 +99,19 @@ def load_policy(path: str | Path) -> Checkpoint:
     folder = find_checkpoint(Path(path))
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
+        if description["format"] != FORMAT:
+            raise ValueError(f"format {description['format']}, this version reads {FORMAT}")
         weights = load_file(folder / WEIGHTS)
         observation = SpaceSpec.from_list(description["observation"])
         action = SpaceSpec.from_list(description["action"])
         policy = _rebuild(description["policy"], observation, action)
-    except (OSError, ValueError, KeyError, SafetensorError, OmegaConfBaseException, ConfigError) as error:
+        task, metadata = dict(description["task"]), dict(description["metadata"])
+    except (*UNREADABLE, AttributeError, KeyError, TypeError, OmegaConfBaseException, ConfigError, SpecError) as error:
         raise CheckpointError(
             f"checkpoint '{folder}' is corrupt or from another version: {error}. Use an earlier checkpoint of the run"
         ) from error
     _load_weights(policy, weights, folder)
-    return Checkpoint(policy.eval(), description["task"], description["metadata"])
+    return Checkpoint(policy.eval(), task, metadata)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -132,7 +146,8 @@ def _rebuild(description: Mapping[str, Any], observation: SpaceSpec, action: Spa
     name = description["name"]
     if name == "residual":
         base = _rebuild(description["base"], observation, action)
-        assert isinstance(base, GenerativePolicy)
+        if not isinstance(base, GenerativePolicy):
+            raise CheckpointError("a residual policy stands on another residual policy, which is not supported")
         return make_residual_policy(typed(ResidualHeadConfig, description["config"]), base)
     if name not in POLICIES:
         raise CheckpointError(unknown_name("policy", name, POLICIES))
@@ -183,7 +198,7 @@ def load_state(folder: Path) -> dict[str, Any]:
     try:
         tensors = load_file(folder / STATE_TENSORS)
         values = json.loads((folder / STATE_VALUES).read_text())
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"cannot resume from '{folder}': {error}. Start anew with another run=... folder"
         ) from error
@@ -205,7 +220,7 @@ def _storable(array: np.ndarray) -> np.ndarray:
 
 def _leaves(tree: Tree, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:  # An empty one is a leaf, or it would be lost.
             yield from _leaves(value, (*path, str(key)))
         else:
             yield (*path, str(key)), value

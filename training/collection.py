@@ -1,5 +1,6 @@
 """Recording episodes of an expert or a policy."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,7 @@ from alula.training.rollouts import Actor, Clock, step
 
 BATCH = 128
 MAX_TRIES = 20
-"""Batches without enough successes after which collecting gives up."""
+"""Times as many batches as a perfect actor would need, after which collecting gives up."""
 
 
 def collect(
@@ -45,9 +46,11 @@ def collect(
     Raises:
         DatasetError: too few episodes succeed.
     """
+    if store.num_episodes >= episodes:
+        return 0
     tried = 0
     environments = TaskVectorEnv(task, min(BATCH, 2 * episodes), AutoresetMode.DISABLED)
-    for _ in range(MAX_TRIES):
+    for _ in range(MAX_TRIES * math.ceil(episodes / environments.num_envs)):
         seeds = range(first_seed + tried, first_seed + tried + environments.num_envs)
         recorded = _record(environments, make_actor(environments), list(seeds))
         tried += len(seeds)
@@ -57,6 +60,7 @@ def collect(
         if store.num_episodes >= episodes:
             environments.close()
             return tried
+    environments.close()
     raise DatasetError(
         f"only {store.num_episodes} of {tried} episodes succeeded, {episodes} were asked for; lower expert_noise, "
         "use a better checkpoint, or keep failures too with only_success=false"

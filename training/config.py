@@ -37,7 +37,7 @@ class BCConfig:
 class PPOConfig:
     """Proximal policy optimisation on the traces of a generative policy: what all variants share."""
 
-    total_steps: int = 600_000
+    total_steps: int = 1_200_000
     """Environment steps."""
     num_envs: int = 256
     """Environments in the batch."""
@@ -65,7 +65,7 @@ class PPOConfig:
     """Of actor and critic, each on its own."""
     target_kl: float = 0.03
     """Joint KL per trainable step from which an iteration's remaining epochs are skipped."""
-    evaluate_every: int = 5
+    evaluate_every: int = 8
     """Iterations between evaluations, which are off the training clock."""
     evaluation_episodes: int = 100
     checkpoint_every: int = 5
@@ -95,7 +95,7 @@ class ResidualPPOConfig(PPOConfig):
 class DPPOConfig(PPOConfig):
     """DPPO: the denoising steps of a diffusion policy are the actions (Ren et al. 2024, arXiv:2409.00588)."""
 
-    total_steps: int = 1_200_000
+    total_steps: int = 600_000
     rollout_steps: int = 120
     minibatch: int = 8192
     joint_clip: float = 0.9
@@ -104,6 +104,7 @@ class DPPOConfig(PPOConfig):
     """Steps of the chain while acting and training."""
     trainable_steps: int = 10
     """Last steps of the chain that are trained."""
+    evaluate_every: int = 3
     std_floor: float = 0.05
     """Smallest standard deviation of a step, in normalised action units."""
 

@@ -193,7 +193,7 @@ class Comparison:
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Paired comparison; the interval is Newcombe's for paired proportions by the Wald formula on the pairs.
+    """Paired comparison; the interval is Wald's with half a pair added to each cell (Agresti & Min 2005).
 
     Raises:
         ValueError: the seeds differ.
@@ -205,7 +205,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     trials, discordant = len(a), only_first + only_second
     tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1)) / 2**discordant
     difference = (only_second - only_first) / trials
-    # Agresti & Min 2005: adding half a pair to each discordant cell keeps the interval honest for small counts.
+    # The added halves keep the interval honest for small counts.
     shifted = (only_second - only_first) / (trials + 2)
     variance = (discordant + 1) / (trials + 2) - shifted**2
     half = Z95 * math.sqrt(max(variance, 0.0) / (trials + 2))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from numpy import ndarray
 from torch import Generator, Tensor, nn
 
+from alula.core.errors import ConfigError
 from alula.core.executor import ChunkQueue
 from alula.core.transitions import Observation as Arrays
 from alula.policies.conditioners import Observation
@@ -51,11 +52,19 @@ class PPO:
         environments: With autoreset in the same step.
         config: Sizes and rates.
         seed: Of episodes and of all randomness.
+
+    Raises:
+        ConfigError: a rollout is too short for a decision.
     """
 
     def __init__(
         self, policy: Policy, value: ValueModel, environments: TaskVectorEnv, config: PPOConfig, seed: int
     ) -> None:
+        if config.rollout_steps < policy.execute_steps:
+            raise ConfigError(
+                f"algorithm.rollout_steps is {config.rollout_steps}, fewer than the {policy.execute_steps} steps that the "
+                "policy executes between decisions, so a rollout may hold none; raise it"
+            )
         self.policy, self.value, self.environments, self.config = policy, value, environments, config
         self.total = config.total_steps
         self.progress = self.iteration = 0

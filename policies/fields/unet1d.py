@@ -79,7 +79,8 @@ class UNet1DField(nn.Module):
         x = self.middle(x, condition)
         for grow, block in zip(reversed(self.grow), reversed(self.up), strict=True):
             x = block(torch.cat([grow(x), kept.pop()], dim=1), condition)
-        return self.output(x).transpose(1, 2)
+        # Contiguous, so that sums over a chunk add in the same order when it is drawn and when it is scored.
+        return self.output(x).transpose(1, 2).contiguous()
 
     def zero_output(self) -> None:
         """Make every prediction zero, with gradients into the last layer only."""

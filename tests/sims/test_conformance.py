@@ -199,6 +199,15 @@ def test_autoreset_is_gymnasium_s(task: Task, corners: Corners, mode: AutoresetM
     theirs.close()
 
 
+@pytest.fixture
+def generous(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is a rewarded success, so that nothing is zero by chance; only clock and divergence end episodes."""
+    monkeypatch.setattr(task, "reward", lambda state: np.ones(len(state.time)))
+    monkeypatch.setattr(task, "success", lambda state: np.ones(len(state.time), dtype=bool))
+    monkeypatch.setattr(task, "terminated", lambda state: np.zeros(len(state.time), dtype=bool))
+
+
+@pytest.mark.usefixtures("generous")
 def test_next_step_ignores_the_action_of_a_reset(task: Task, corners: Corners, assert_identical: Same) -> None:
     """The step after the end gives the first observation of the next episode, reward 0 and no flag, whatever is asked.
 
@@ -211,6 +220,7 @@ def test_next_step_ignores_the_action_of_a_reset(task: Task, corners: Corners, a
         env.reset(seed=3)
         last = roll(env, actions, task.max_episode_steps)[-1]
         assert (last[2] | last[3]).all()
+        assert last[1].all()
         outcomes.append(env.step(np.tile(ignored, (3, 1))))
         env.close()
     same = TaskVectorEnv(task, 3, AutoresetMode.SAME_STEP)
@@ -308,7 +318,7 @@ def test_actions_out_of_range_are_clipped_and_reported(task: Task, assert_identi
     assert_identical(*results)
 
 
-@pytest.mark.usefixtures("quiet_mujoco")
+@pytest.mark.usefixtures("quiet_mujoco", "generous")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("array", "value"), [("qpos", np.nan), ("qvel", np.inf), ("qvel", 1e12), ("qpos", -1e300)])
 def test_a_diverged_environment_ends_alone(
@@ -333,8 +343,7 @@ def test_a_diverged_environment_ends_alone(
     _, reward, terminated, truncated, info = broken[0]
     assert terminated.tolist() == info["diverged"].tolist() == [False, True, False, True, False]
     assert not truncated.any()
-    assert not reward[[1, 3]].any()
-    assert not info["success"][[1, 3]].any()
+    assert reward.tolist() == info["success"].tolist() == [1, 0, 1, 0, 1]
     for observation, rewards, later, _, after in broken:
         assert_finite(observation)
         assert np.isfinite(rewards).all()

@@ -12,7 +12,7 @@ from alula.sims.tasks.peg_insertion.limits import MAX_STEP, MAX_TURN
 APPROACH, DESCEND, LIFT = range(3)
 GAIN = 0.8
 """Share of the way to the waypoint that is commanded per step."""
-FAR_HEIGHT, NEAR_HEIGHT = 0.03, 0.010
+FAR_HEIGHT, NEAR_HEIGHT = 0.03, 0.006
 """Waypoint height above the hole while far from it and while aligning [m]."""
 NEAR = 0.01
 """Distance to the hole's axis that counts as near [m]."""
@@ -24,7 +24,7 @@ INSIDE = -0.002
 """Tip height below which the peg has found the hole [m]."""
 STALL_SPEED = 0.01
 """Descending more slowly than this means being stuck on the rim [m/s]."""
-STALL_STEPS = 3
+STALL_STEPS = 2
 MISJUDGEMENT = 0.002
 """Standard deviation of the aim's error per attempt, per axis, times `noise` [m]."""
 TREMOR = 0.03

@@ -58,7 +58,18 @@ OBSERVATION = SpaceSpec(
                 *("torque_x", "torque_y", "torque_z"),
                 *("lead_x", "lead_y", "lead_z", "lead_yaw"),
             ),
-            units=(*("m",) * 3, "rad", *("m/s",) * 3, "rad/s", "1", "1", *("N",) * 3, *("N m",) * 3, *("m",) * 3, "rad"),
+            units=(
+                *("m",) * 3,
+                "rad",
+                *("m/s",) * 3,
+                "rad/s",
+                "1",
+                "1",
+                *("N",) * 3,
+                *("N m",) * 3,
+                *("m",) * 3,
+                "rad",
+            ),
             resolution=(*(0.0,) * 4, *(0.02,) * 3, 0.2, 0.01, 0.01, *(5.0,) * 3, *(0.1,) * 3, *(0.002,) * 3, 0.02),
         ),
         FieldSpec(
@@ -169,7 +180,7 @@ class PegInsertion(Task):
         np.clip(state.qpos + step, self.low, self.high, out=state.ctrl)
 
     def observe(self, state: BatchState) -> dict[str, Float32[ndarray, "num_envs field"]]:
-        """Tool pose, velocity and mean wrench at the peg's tip; the socket as measured, and the peg relative to that."""
+        """Tool pose, velocity, mean wrench at the tip and lead; the socket as measured, and the peg relative to it."""
         rotation = state.extras["tip_rotation"]
         velocity = np.einsum("bij,bj->bi", state.extras["jacobian"], state.qvel)
         wrench = state.sensors.mean(axis=1)

@@ -240,7 +240,7 @@ def test_nothing_is_felt_in_free_space(exact: PegInsertion) -> None:
     for _ in range(60):
         observation, *_ = env.step(np.zeros((20, 4)))
     assert np.abs(observation["observation.state"][:, 10:13]).max() < 0.01  # [N]
-    assert np.abs(observation["observation.state"][:, 13:]).max() < 0.001  # [N m]
+    assert np.abs(observation["observation.state"][:, 13:16]).max() < 0.001  # [N m]
     env.close()
 
 
