@@ -56,7 +56,7 @@ def _diffusion(config: DPPOConfig, base: GenerativePolicy) -> GenerativePolicy:
     )
     policy = make_policy(settings, base.observation, base.action)
     policy.load_state_dict(base.state_dict(), strict=False)
-    policy.freeze_early_steps(config.trainable_steps)
+    policy.freeze_early_steps(config.trainable_steps or config.sampling_steps)
     return policy
 
 

@@ -103,7 +103,7 @@ class DPPOConfig(PPOConfig):
     sampling_steps: int = 20
     """Steps of the chain while acting and training."""
     trainable_steps: int = 10
-    """Last steps of the chain that are trained."""
+    """Last steps of the chain that are trained. 0: all of them."""
     evaluate_every: int = 3
     std_floor: float = 0.05
     """Smallest standard deviation of a step, in normalised action units."""

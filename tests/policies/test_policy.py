@@ -224,7 +224,11 @@ def test_a_chain_of_one_step_is_a_plain_gaussian_policy(
     twin, advantage = copy.deepcopy(policy), torch.randn(40, generator=generator(2), dtype=torch.float64)
     clip = 0.02
     found = ppo_loss(
-        policy.log_prob(observation, trace)[:, 0], trace.log_prob[:, 0], advantage, torch.full((40,), clip, dtype=torch.float64), 8
+        policy.log_prob(observation, trace)[:, 0],
+        trace.log_prob[:, 0],
+        advantage,
+        torch.full((40,), clip, dtype=torch.float64),
+        8,
     )
     assert 0 < found.clip_fraction < 1
     time = torch.zeros(40, dtype=torch.float64) if name == "gaussian" else torch.full((40,), 5.0, dtype=torch.float64)
@@ -245,9 +249,7 @@ def test_a_chain_of_one_step_is_a_plain_gaussian_policy(
 
 @pytest.mark.parametrize("predicts_std", [False, True])
 @pytest.mark.parametrize("kind", FIELDS)
-def test_padded_actions_do_not_matter(
-    make: MakePolicy, windows: MakeWindows, kind: str, predicts_std: bool
-) -> None:
+def test_padded_actions_do_not_matter(make: MakePolicy, windows: MakeWindows, kind: str, predicts_std: bool) -> None:
     """Whatever stands behind the end of an episode, loss and gradients are the same bits.
 
     Diffusion shows the network the whole noisy chunk, so only its target can ignore the padding: see below.

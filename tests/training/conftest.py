@@ -127,7 +127,9 @@ def make_base() -> Callable[..., GenerativePolicy]:
         if name == "diffusion":
             sizes |= {"denoising_steps": 4, "sampling_steps": 2}
         policy = make_policy(POLICIES[name](**{**sizes, **settings}), task.observation, task.action)
-        ranges = {name: np.stack([-np.ones(field.shape), np.ones(field.shape)]) for name, field in task.observation.items()}
+        ranges = {
+            name: np.stack([-np.ones(field.shape), np.ones(field.shape)]) for name, field in task.observation.items()
+        }
         ranges["action"] = np.stack(task.action["action"].bounds())
         policy.fit_normalizers({name: FieldStatistics.of(array) for name, array in ranges.items()})
         return policy

@@ -84,7 +84,11 @@ def test_decisions_at_every_step_give_the_textbook_recursion(seed: int, discount
     np.testing.assert_allclose(generalized_advantages(steps, discount, gae_lambda)[0], expected, rtol=1e-10, atol=1e-10)
 
 
-@given(seed=st.integers(0, 10_000), density=st.sampled_from([0.2, 1.0]), reason=st.sampled_from(["terminated", "truncated"]))
+@given(
+    seed=st.integers(0, 10_000),
+    density=st.sampled_from([0.2, 1.0]),
+    reason=st.sampled_from(["terminated", "truncated"]),
+)
 def test_nothing_leaks_from_one_episode_into_the_one_before(seed: int, density: float, reason: str) -> None:
     """Other rewards and values after an episode's end leave its advantages the same to the bit."""
     steps = random_steps(seed, 20, 3, density)
@@ -100,12 +104,16 @@ def test_nothing_leaks_from_one_episode_into_the_one_before(seed: int, density: 
     assert before.tobytes() == after.tobytes()
 
 
-@pytest.mark.parametrize(("reason", "expected"), [("terminated", 1.0), ("truncated", 1.0 + 0.5 * 8.0), (None, 1.0 + 0.5 * 4.0)])
+@pytest.mark.parametrize(
+    ("reason", "expected"), [("terminated", 1.0), ("truncated", 1.0 + 0.5 * 8.0), (None, 1.0 + 0.5 * 4.0)]
+)
 def test_time_limits_bootstrap_and_the_end_of_the_task_does_not(reason: str | None, expected: float) -> None:
     """One step, reward 1, V = 0 before, V = 8 of the final observation, V = 4 of the next one, discount 0.5."""
     flags = {name: np.array([[name == reason]]) for name in ("terminated", "truncated")}
     one = np.ones((1, 1))
-    steps = Steps(one, **flags, decided=one.astype(bool), value=0 * one, final_value=8 * one, next_value=np.array([4.0]))
+    steps = Steps(
+        one, **flags, decided=one.astype(bool), value=0 * one, final_value=8 * one, next_value=np.array([4.0])
+    )
     assert generalized_advantages(steps, 0.5, 0.95)[0].item() == expected
 
 

@@ -31,7 +31,8 @@ def test_the_interval_holds_the_share_and_mirrors(trials: int, data: st.DataObje
     """It lies in [0, 1], contains the observed share, and failures have the mirrored one."""
     successes = data.draw(st.integers(0, trials))
     low, high = wilson_interval(successes, trials)
-    assert 0 <= low <= successes / trials <= high <= 1
+    assert 0 <= low <= successes / trials + 1e-12
+    assert successes / trials - 1e-12 <= high <= 1
     assert wilson_interval(trials - successes, trials) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
@@ -50,7 +51,15 @@ def pairs(both: int, first: int, second: int, neither: int) -> tuple[Evaluation,
 
 @pytest.mark.parametrize(
     ("first", "second", "p_value"),
-    [(0, 0, 1.0), (1, 0, 1.0), (0, 5, 0.0625), (1, 9, 0.021484375), (6, 6, 1.0), (0, 10, 2 / 1024), (3, 12, 0.03515625)],
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+        (0, 5, 0.0625),
+        (1, 9, 0.021484375),
+        (6, 6, 1.0),
+        (0, 10, 2 / 1024),
+        (3, 12, 0.03515625),
+    ],
 )
 def test_mcnemar_exact_p_values(first: int, second: int, p_value: float) -> None:
     """Twice the binomial tail of the discordant pairs, at most 1."""

@@ -38,7 +38,8 @@ def build_model(clearance: float) -> mujoco.MjModel:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     # The arm compensates gravity and holds the peg rigidly: nothing in this scene can fall.
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_GRAVITY
-    spec.visual.headlight.ambient = [0.45, 0.45, 0.45]
+    spec.visual.headlight.ambient = [0.3, 0.3, 0.3]
+    spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
     _add_surroundings(spec)
     flange = add_panda(spec)
@@ -64,11 +65,11 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         type=mujoco.mjtGeom.mjGEOM_BOX,
         pos=[0.4, 0, -0.02],
         size=[0.6, 0.6, 0.02],
-        rgba=[0.78, 0.72, 0.63, 1],
+        rgba=[0.66, 0.60, 0.52, 1],
         friction=[FRICTION, 0.005, 0.0001],
     )
     _add_camera(world, "overview", position=(1.05, -0.72, 0.68), target=(0.32, 0.0, 0.22), fovy=42)
-    _add_camera(world, "closeup", position=(0.78, -0.34, 0.24), target=(0.50, 0.0, 0.05), fovy=40)
+    _add_camera(world, "closeup", position=(0.76, -0.32, 0.22), target=(0.50, 0.0, 0.06), fovy=40)
 
 
 def _add_camera(

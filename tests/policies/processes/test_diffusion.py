@@ -88,7 +88,9 @@ def test_posterior_stds_of_twenty_steps() -> None:
     assert [ours.is_stochastic(step) for step in range(20)] == [True] * 19 + [False]
 
 
-@given(steps=st.integers(1, 20), eta=st.sampled_from([0.0, 0.5, 1.0]), floor=st.floats(0.01, 0.5), seed=st.integers(0, 9))
+@given(
+    steps=st.integers(1, 20), eta=st.sampled_from([0.0, 0.5, 1.0]), floor=st.floats(0.01, 0.5), seed=st.integers(0, 9)
+)
 def test_the_floor_raises_small_stds_and_nothing_else(steps: int, eta: float, floor: float, seed: int) -> None:
     """Std is max(std, floor) and the mean is that of the kernel without a floor; then every step has a density."""
     plain, floored = (process(sampling_steps=steps, eta=eta, std_floor=value) for value in (0.0, floor))
