@@ -21,13 +21,11 @@ def run(config: CompareConfig, as_json: bool) -> None:
     for name, result in zip(("first", "second"), scores, strict=True):
         show(name, result)
     OUT.print(
-        f"second - first  {100 * outcome.difference:+.1f} points [{100 * outcome.low:+.1f}, {100 * outcome.high:+.1f}]  "
+        f"difference {100 * outcome.difference:+.1f} points [{100 * outcome.low:+.1f}, {100 * outcome.high:+.1f}]  "
         f"exact McNemar p = {outcome.p_value:.2g}  "
         f"(only first {outcome.only_first}, only second {outcome.only_second}, both {outcome.both}, "
         f"neither {outcome.neither})"
     )
     if as_json:
         difference = Result("difference", outcome.difference, "share", outcome.low, outcome.high, len(scores[0].seeds))
-        print_results(
-            "compare", [as_result("first", scores[0]), as_result("second", scores[1]), difference]
-        )
+        print_results("compare", [as_result("first", scores[0]), as_result("second", scores[1]), difference])

@@ -80,11 +80,7 @@ def _demonstrations(config: DemoConfig, task: Task, folder: Path) -> EpisodeStor
 
 
 def _learn(
-    config: DemoConfig,
-    task: Task,
-    store: EpisodeStore,
-    folder: Path,
-    timed: Callable[[str, Callable[[], Any]], Any],
+    config: DemoConfig, task: Task, store: EpisodeStore, folder: Path, timed: Callable[[str, Callable[[], Any]], Any]
 ) -> tuple[Policy, Policy]:
     """Cloned and fine-tuned policy."""
 
@@ -95,23 +91,14 @@ def _learn(
         inner.close()
         return policy
 
-    cloned = timed(
-        "clone",
-        lambda: stage(
-            "cloning", "clone", lambda run, report: clone(store, config.policy, config.cloning, config.seed, run, report)
-        ),
-    )
-    finetuned = timed(
-        "finetune",
-        lambda: stage(
-            "finetuning",
-            "fine-tune",
-            lambda run, report: finetune(
-                cloned, task, config.algorithm, config.seed, config.evaluation.stochastic, run, report
-            ),
-        ),
-    )
-    return cloned, finetuned
+    def cloning(run: Run, report: Progress) -> Policy:
+        return clone(store, config.policy, config.cloning, config.seed, run, report)
+
+    def finetuning(run: Run, report: Progress) -> Policy:
+        return finetune(cloned, task, config.algorithm, config.seed, config.evaluation.stochastic, run, report)
+
+    cloned = timed("clone", lambda: stage("cloning", "clone", cloning))
+    return cloned, timed("finetune", lambda: stage("finetuning", "fine-tune", finetuning))
 
 
 def _evaluate(config: DemoConfig, task: Task, cloned: Policy, finetuned: Policy, whole: Run) -> dict[str, Evaluation]:
@@ -141,7 +128,8 @@ def _summary(config: DemoConfig, store: EpisodeStore, minutes: dict[str, float])
             f"{about['episodes']} demonstrations with {about['steps']} steps came from: {source}.",
             f"A {policy} policy was cloned from them in {config.cloning.steps:,} gradient steps; "
             "the moving average of its weights is kept.",
-            f"{algorithm} fine-tuned it for {config.algorithm.total_steps:,} environment steps; the last checkpoint counts.",
+            f"{algorithm} fine-tuned it for {config.algorithm.total_steps:,} environment steps; "
+            "the last checkpoint counts.",
             f"Both were then run on the same {config.evaluation.episodes} episodes with seeds from "
             f"{config.evaluation.first_seed:,}, which nothing before had seen.",
         ],

@@ -21,9 +21,7 @@ def run(config: FinetuneConfig, as_json: bool) -> None:
     folder = Path(config.run or f"runs/{name}")
     run = create_run(folder, config, describe_task(task_config), config.resume)
     with progress("fine-tune") as report:
-        finetune(
-            checkpoint.policy, task, config.algorithm, config.seed, config.evaluation.stochastic, run, report
-        )
+        finetune(checkpoint.policy, task, config.algorithm, config.seed, config.evaluation.stochastic, run, report)
     run.close()
     page = write_report(folder)
     last = read_metrics(folder)[-1]

@@ -50,9 +50,8 @@ def open_demonstrations(path: Path, task: Task, folder: Path) -> EpisodeStore:
     if path.suffix == ".npz":
         imported = folder / f"{path.stem}.zarr"
         if not imported.exists():
-            import_npz(
-                path, imported, task.observation, task.action, provenance=f"imported from {path.name}", licence="unknown"
-            )
+            note = f"imported from {path.name}"
+            import_npz(path, imported, task.observation, task.action, provenance=note, licence="unknown")
         path = imported
     store = EpisodeStore.open(path)
     remedy = "Choose the task that the data was recorded on"

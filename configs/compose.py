@@ -106,7 +106,7 @@ def _check_key(config: DictConfig, path: str) -> None:
             raise ConfigError(f"'{'.'.join(parts[:depth])}' is a single value and has no setting '{part}'")
         if part not in node:
             prefix = "".join(f"{name}." for name in parts[:depth])
-            raise ConfigError(unknown_name("setting", path, [f"{prefix}{key}" for key in node]))
+            raise ConfigError(unknown_name("setting", path, [f"{prefix}{key!s}" for key in node]))
         node = node[part]
 
 

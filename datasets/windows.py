@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 from numpy import ndarray
 
 from alula.core.errors import DatasetError, unknown_name

@@ -9,6 +9,7 @@ from alula.core.executor import ChunkQueue
 from alula.core.spaces import FieldSpec, SpaceSpec
 from alula.policies.conditioners import Observation
 from alula.policies.config import ResidualHeadConfig
+from alula.policies.fields import zero_output
 from alula.policies.policy import Decision, GenerativePolicy, Policy, Trace
 
 BASE_ACTION = "base_action"
@@ -51,7 +52,7 @@ class ResidualPolicy(Policy):
 
     def start_from_base(self) -> None:
         """Begin as the base: the head's correction has mean zero, and its observations the base's scaling."""
-        self.head.field.zero_output()
+        zero_output(self.head.field)
         own, given = self.head.conditioner.normalizer, self.base.conditioner.normalizer
         for name in given.names:
             own.copy_field(name, given)

@@ -44,8 +44,8 @@ def _diffusion(config: DPPOConfig, base: GenerativePolicy) -> GenerativePolicy:
     """The same weights, sampled by DDPM; steps before the trainable ones keep a frozen copy of the network."""
     if not isinstance(base.config, DiffusionPolicyConfig):
         raise ConfigError(
-            f"algorithm=dppo needs a diffusion policy, this one is {type(base.config).__name__.removesuffix('Config')}; "
-            "use algorithm=residual_ppo or gaussian_ppo"
+            "algorithm=dppo needs a diffusion policy, this one is "
+            f"{type(base.config).__name__.removesuffix('Config')}; use algorithm=residual_ppo or gaussian_ppo"
         )
     settings = replace(
         base.config,

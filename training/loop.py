@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from alula.policies.policy import Policy
 from alula.training.checkpoint import Tree
@@ -14,6 +14,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 """Told after each iteration: steps done, steps in all, latest metrics."""
 
 
+@runtime_checkable
 class Trainer(Protocol):
     """An algorithm in the midst of its work."""
 
@@ -45,7 +46,7 @@ class Trainer(Protocol):
         ...
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (it is a wish, not an error)
     """The user asked to stop; everything is saved."""
 
 
@@ -101,9 +102,7 @@ def fit(
             before = trainer.progress
             metrics = trainer.iterate()
             finished = trainer.progress >= trainer.total
-            if evaluate is not None and (
-                finished or _crossed(before, trainer.progress, trainer.evaluation_interval)
-            ):
+            if evaluate is not None and (finished or _crossed(before, trainer.progress, trainer.evaluation_interval)):
                 metrics |= evaluate(trainer.trained_policy())
             run.log(trainer.progress, trainer.clock.total, metrics)
             report(trainer.progress, trainer.total, metrics)

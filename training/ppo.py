@@ -62,8 +62,8 @@ class PPO:
     ) -> None:
         if config.rollout_steps < policy.execute_steps:
             raise ConfigError(
-                f"algorithm.rollout_steps is {config.rollout_steps}, fewer than the {policy.execute_steps} steps that the "
-                "policy executes between decisions, so a rollout may hold none; raise it"
+                f"algorithm.rollout_steps is {config.rollout_steps}, fewer than the {policy.execute_steps} steps that "
+                "the policy executes between decisions, so a rollout may hold none; raise it"
             )
         self.policy, self.value, self.environments, self.config = policy, value, environments, config
         self.total = config.total_steps
@@ -74,9 +74,7 @@ class PPO:
         self.clock = Clock()
         self.trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.actor_optimizer = torch.optim.Adam(self.trained, lr=config.actor_learning_rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(
-            value.layers.parameters(), lr=config.critic_learning_rate, fused=True
-        )
+        self.critic_optimizer = torch.optim.Adam(value.layers.parameters(), lr=config.critic_learning_rate, fused=True)
         self.generator = Generator().manual_seed(seed)
         self.actor = PolicyActor.start(policy, config.num_envs, seed, stochastic=True)
         self.observation, _ = environments.reset(seed=seed)
@@ -126,8 +124,7 @@ class PPO:
     def _estimate(self, steps: Steps, decisions: list[Decision], finals: list[Arrays]) -> Rollout:
         """Values of everything that happened, then advantages of the decisions."""
         observation = {
-            name: torch.cat([decision.observation[name] for decision in decisions])
-            for name in decisions[0].observation
+            name: torch.cat([decision.observation[name] for decision in decisions]) for name in decisions[0].observation
         }
         trace = Trace(
             torch.cat([decision.trace.noisy for decision in decisions]),

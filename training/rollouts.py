@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -16,6 +16,7 @@ from alula.policies.policy import Decision, Policy
 from alula.sims.vector import TaskVectorEnv
 
 
+@runtime_checkable
 class Actor(Protocol):
     """Whoever chooses actions: a policy, an expert."""
 
@@ -49,9 +50,7 @@ class PolicyActor:
 
     def act(self, observation: Observation) -> Float32[ndarray, "num_envs action"]:
         """Actions of this step; `decision` says what was decided."""
-        actions, self.memory, self.decision = self.policy.act(
-            observation, self.memory, self.generator, self.stochastic
-        )
+        actions, self.memory, self.decision = self.policy.act(observation, self.memory, self.generator, self.stochastic)
         return actions
 
     def reset(self, ended: ndarray) -> None:

@@ -49,8 +49,3 @@ class MLPField(nn.Module):
         if self.embedding is not None:
             x = torch.cat([noisy.flatten(1), self.embedding(step), features], dim=1)
         return self.output(F.relu(self.blocks(self.input(x)))).unflatten(1, (self.horizon, -1))
-
-    def zero_output(self) -> None:
-        """Make every prediction zero, with gradients into the last layer only."""
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)

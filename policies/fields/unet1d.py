@@ -1,5 +1,7 @@
 """Convolutional U-Net along the horizon, conditioned by FiLM (Chi et al. 2023, arXiv:2303.04137, appendix)."""
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -40,7 +42,8 @@ class UNet1DField(nn.Module):
         levels = max(config.blocks, 1)
         if chunk.horizon % 2 ** (levels - 1):
             raise ConfigError(
-                f"field.kind=unet1d with {levels} levels needs a horizon divisible by {2 ** (levels - 1)}, got {chunk.horizon}"
+                f"field.kind=unet1d with {levels} levels needs a horizon divisible by {2 ** (levels - 1)}, "
+                f"got {chunk.horizon}"
             )
         if config.width % GROUPS:
             raise ConfigError(f"field.kind=unet1d needs a width divisible by {GROUPS}, got {config.width}")
@@ -55,8 +58,7 @@ class UNet1DField(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv1d(size, size, 3, stride=2, padding=1) for size in channels[:-1])
         self.middle = FilmBlock(channels[-1], channels[-1], condition)
         self.grow = nn.ModuleList(
-            nn.ConvTranspose1d(after, before, 4, stride=2, padding=1)
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
+            nn.ConvTranspose1d(after, before, 4, stride=2, padding=1) for before, after in pairwise(channels)
         )
         self.up = nn.ModuleList(FilmBlock(2 * size, size, condition) for size in channels[:-1])
         self.output = nn.Conv1d(channels[0], chunk.prediction_size, 1)
@@ -81,11 +83,6 @@ class UNet1DField(nn.Module):
             x = block(torch.cat([grow(x), kept.pop()], dim=1), condition)
         # Contiguous, so that sums over a chunk add in the same order when it is drawn and when it is scored.
         return self.output(x).transpose(1, 2).contiguous()
-
-    def zero_output(self) -> None:
-        """Make every prediction zero, with gradients into the last layer only."""
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Sequential:

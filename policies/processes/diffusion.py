@@ -24,7 +24,6 @@ class DiffusionProcess(nn.Module):
         super().__init__()
         self.prediction_size = action_size
         self.num_steps = config.sampling_steps
-        self.eta, self.std_floor = config.eta, config.std_floor
         scheduler = DDIMScheduler(
             num_train_timesteps=config.denoising_steps,
             beta_schedule="squaredcos_cap_v2",

@@ -45,9 +45,7 @@ class Process(Protocol):
         """Where chains begin."""
         ...
 
-    def training_pair(
-        self, chunk: Chunk, generator: Generator
-    ) -> tuple[Chunk, Float[Tensor, " batch"], Chunk]:
+    def training_pair(self, chunk: Chunk, generator: Generator) -> tuple[Chunk, Float[Tensor, " batch"], Chunk]:
         """Noisy chunk, the field's time input, and the target of its prediction."""
         ...
 

@@ -84,6 +84,13 @@ class Bandit(Line):
         return np.exp(-(((state.extras["u"][:, 0] - 0.7) / 0.25) ** 2))
 
 
+class Cliff(Line):
+    """An episode that is beyond 1.4 after a step has failed."""
+
+    def terminated(self, state: BatchState) -> np.ndarray:
+        return self.success(state) | (np.abs(state.extras["x"][:, 0]) > 1.4)
+
+
 class Regulator(Line):
     """The linear-quadratic regulator: cost x^2 + u^2 at every step, without end."""
 
@@ -94,13 +101,13 @@ class Regulator(Line):
         return -(state.extras["before"][:, 0] ** 2 + state.extras["u"][:, 0] ** 2)
 
 
-TASKS = {"line": Line, "bandit": Bandit, "regulator": Regulator}
+TASKS = {"line": Line, "cliff": Cliff, "bandit": Bandit, "regulator": Regulator}
 MakeTask = Callable[..., Task]
 
 
 @pytest.fixture
 def task_of_kind() -> MakeTask:
-    """`task_of_kind(name, max_episode_steps)`: line, bandit or regulator."""
+    """`task_of_kind(name, max_episode_steps)`: line, cliff, bandit or regulator."""
     return lambda name, max_episode_steps=10: TASKS[name](max_episode_steps)
 
 

@@ -21,6 +21,7 @@ from alula.policies.registry import POLICIES
 from alula.training.bc import BehaviorCloning
 from alula.training.checkpoint import load_policy, load_state, save_state, weights_hash
 from alula.training.config import BCConfig
+from alula.training.evaluation import evaluate
 from alula.training.pipeline import clone
 from alula.training.run import Run, read_metrics
 
@@ -65,8 +66,6 @@ def test_cloning_fits_and_the_loss_falls(make_dataset: MakeDataset, make_base: M
 
 def test_the_cloned_line_expert_solves_the_line(make_dataset: MakeDataset, tmp_path: Path, line: Any) -> None:
     """The whole way: windows, normalisers, training, checkpoint, evaluation."""
-    from alula.training.evaluation import evaluate
-
     run = cloned(make_dataset(60), tmp_path / "run", quick(steps=600))
     policy = load_policy(run.folder).policy
     assert evaluate(policy, line, range(100)).rate > 0.9
@@ -142,6 +141,7 @@ from pathlib import Path
 from alula.datasets.store import EpisodeStore
 from alula.policies.config import FieldConfig, GaussianPolicyConfig
 from alula.training.config import BCConfig
+from alula.training.evaluation import evaluate
 from alula.training.pipeline import clone
 from alula.training.run import Run
 

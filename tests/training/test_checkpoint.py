@@ -266,11 +266,22 @@ def failing(error: Exception) -> Callable[..., Any]:
 
 
 FULL = OSError(28, "No space left on device")
+REPLACE = os.replace
+
+
+def replace_but_not_the_new(source: Path, target: Path) -> None:
+    """Renames anything but what was just written."""
+    if Path(source).name.endswith(".partial"):
+        raise FULL
+    REPLACE(source, target)
+
+
 FAILURES = {
-    "rename": (os, "replace", FULL),
-    "weights": (checkpoint, "save_file", FULL),
-    "weights, as safetensors tells it": (checkpoint, "save_file", SafetensorError("I/O error: disk full")),
-    "description": (Path, "write_text", FULL),
+    "rename": (os, "replace", failing(FULL)),
+    "last rename": (os, "replace", replace_but_not_the_new),
+    "weights": (checkpoint, "save_file", failing(FULL)),
+    "weights, as safetensors tells it": (checkpoint, "save_file", failing(SafetensorError("disk full"))),
+    "description": (Path, "write_text", failing(FULL)),
 }
 
 
@@ -288,8 +299,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     with torch.no_grad():
         changed.field.output.bias.add_(1.0)
     with monkeypatch.context() as patch:
-        target, name, error = FAILURES[failure]
-        patch.setattr(target, name, failing(error))
+        patch.setattr(*FAILURES[failure])
         with pytest.raises(CheckpointError, match=rf"cannot write '.*step_{step}'.*run="):
             run.save(step, changed, {"progress": step}, {})
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step_10"]

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alula.policies.policy import GenerativePolicy
+from alula.core.executor import ChunkExecutor, ChunkQueue
+from alula.policies.policy import GenerativePolicy, Policy
 from alula.sims.task import Task
+from alula.sims.vector import TaskVectorEnv
 from alula.training import evaluation
 from alula.training.evaluation import Evaluation, compare, evaluate, wilson_interval
 
@@ -121,26 +123,28 @@ def test_scoring_again_gives_the_same(make_base: MakeBase, line: Task, name: str
     assert first.network_evaluations == (1.0 if name == "gaussian" else 2.0)
 
 
-class Straight:
-    """Stands in for a policy: steps towards the goal at 0.3 a step, without a network."""
+class Straight(Policy):
+    """Steps towards the goal at 0.3 a step, without a network."""
 
-    def named_modules(self) -> list[Any]:
-        return []
+    joint_size = execute_steps = 1
 
-    def memory(self, num_envs: int) -> int:
-        return num_envs
+    def memory(self, num_envs: int) -> ChunkQueue:
+        return ChunkExecutor(1, 1).empty(num_envs)
 
-    def reset(self, memory: int, ended: np.ndarray) -> int:
+    def reset(self, memory: ChunkQueue, ended: np.ndarray) -> ChunkQueue:
         return memory
 
-    def act(self, observation: Any, memory: int, generator: Any, stochastic: bool) -> tuple[np.ndarray, int, None]:
+    def act(
+        self, observation: Any, memory: ChunkQueue, generator: Any, stochastic: bool
+    ) -> tuple[np.ndarray, ChunkQueue, None]:
         return np.clip(-observation["observation.state"], -0.3, 0.3).astype(np.float32), memory, None
+
+    def log_prob(self, observation: Any, trace: Any) -> Any:
+        raise NotImplementedError
 
 
 def expected(seed: int, task: Task, limit: int) -> tuple[bool, int]:
     """Outcome of `Straight` on one seed, by hand, from where that seed begins."""
-    from alula.sims.vector import TaskVectorEnv
-
     environment = TaskVectorEnv(task, 1)
     x = float(environment.reset(seed=[seed])[0]["observation.state"][0, 0])
     environment.close()
@@ -158,7 +162,7 @@ def test_each_seed_is_one_episode_whatever_the_batch(
     """Success and length of every seed are those of that seed alone; what follows an episode's end is not counted."""
     task = task_of_kind("line", 5)
     monkeypatch.setattr(evaluation, "BATCH", batch)
-    policy: Any = Straight()
+    policy = Straight()
     seeds = [3, 99, 7, *range(200, 220)]
     result = evaluate(policy, task, seeds)
     wanted = [expected(seed, task, 5) for seed in seeds]
@@ -168,10 +172,24 @@ def test_each_seed_is_one_episode_whatever_the_batch(
     assert result.interval == wilson_interval(sum(result.success), len(seeds))
 
 
+def test_what_follows_the_end_of_an_episode_does_not_count(task_of_kind: Callable[..., Task]) -> None:
+    """Who falls off the cliff has failed in one step, though idling on beside the others leads to the goal."""
+    task = task_of_kind("cliff", 10)
+    environments = TaskVectorEnv(task, 100)
+    starts = environments.reset(seed=list(range(100)))[0]["observation.state"][:, 0]
+    environments.close()
+    result = evaluate(Straight(), task, range(100))
+    fallen = np.abs(starts) - 0.3 > 1.4
+    assert 5 < fallen.sum() < 50
+    assert (np.array(result.lengths)[fallen] == 1).all()
+    np.testing.assert_array_equal(result.success, ~fallen)
+    assert max(result.lengths) >= 6
+
+
 def test_films_are_of_the_first_episodes(line: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """One frame per step until the episode ends, across batches."""
     monkeypatch.setattr(evaluation, "BATCH", 4)
-    policy: Any = Straight()
+    policy = Straight()
     result = evaluate(policy, line, range(10), film=6)
     assert [film.seed for film in result.filmed] == list(range(6))
     assert [film.success for film in result.filmed] == result.success[:6]

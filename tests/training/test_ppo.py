@@ -23,6 +23,7 @@ from alula.training.checkpoint import load_state, save_state, weights_hash
 from alula.training.config import PPOConfig
 from alula.training.evaluation import evaluate
 from alula.training.loop import Interrupted, fit
+from alula.training.objectives import ppo_loss
 from alula.training.ppo import PPO
 from alula.training.run import Run, read_metrics
 from alula.training.value import ValueModel
@@ -118,6 +119,34 @@ def test_advantages_belong_to_their_decisions(make_ppo: Callable[..., PPO], algo
     torch.testing.assert_close(rollout.advantage, expected, rtol=1e-3, atol=1e-4)
     order = [(t, env) for t, decision in _timed(steps.decided, decisions) for env in decision.env_ids]
     assert order == [tuple(pair) for pair in np.argwhere(steps.decided).tolist()]
+
+
+def test_truncation_is_worth_what_its_own_last_observation_is(
+    make_ppo: Callable[..., PPO], algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each truncated step gets V of the observation it led to, before the reset; the rollout's end V of the last one.
+
+    Clocks are random, so that episodes are truncated at different steps.
+    """
+    trainer = make_ppo(algorithm)
+    step, last = trainer.environments.step, []
+
+    def record(actions: np.ndarray) -> Any:
+        result = step(actions)
+        last.append(result[4].get("final_obs", result[0]))
+        return result
+
+    monkeypatch.setattr(trainer.environments, "step", record)
+    steps, decisions, finals, _ = trainer._collect()
+    trainer._estimate(steps, decisions, finals)
+    times, envs = np.nonzero(steps.truncated)
+    assert len(set(times.tolist())) > 1
+    assert len(set(envs.tolist())) > 1
+    for t, env in zip(times, envs, strict=True):
+        seen = {name: torch.from_numpy(values[env : env + 1]) for name, values in last[t].items()}
+        assert steps.final_value[t, env] == pytest.approx(trainer.value.predict(seen).item(), abs=1e-6)
+    present = {name: torch.from_numpy(values) for name, values in trainer.observation.items()}
+    np.testing.assert_allclose(steps.next_value, trainer.value.predict(present).numpy(), atol=1e-6)
 
 
 def _timed(decided: np.ndarray, decisions: list[Any]) -> list[tuple[int, Any]]:
@@ -361,8 +390,6 @@ def test_the_regulator_finds_its_gain(tiny: Tiny, task_of_kind: MakeTask) -> Non
 
 def test_the_policy_gradient_points_where_reinforce_does(make_base: MakeBase, line: Task) -> None:
     """On a linear reward r = c . u the gradient in the mean is c exactly; many samples agree, cosine above 0.99."""
-    from alula.training.objectives import ppo_loss
-
     policy = make_base("gaussian", line, execute_steps=4, initial_std=0.3)
     count, direction = 100_000, torch.tensor([1.0, -2.0, 0.5, 3.0])
     observation = {"observation.state": torch.full((count, 1), 0.4)}

@@ -13,8 +13,8 @@ class AdroitDoorConfig:
 
     reward: str = "sparse"
     """`sparse`: 1 and the end on success. `dense`: Gymnasium-Robotics' shaped reward, which never terminates."""
-    max_episode_steps: int = 300
-    """Time limit in control steps of 1/100 s; the human demonstrations take up to 300."""
+    max_episode_steps: int = 400
+    """Time limit in control steps of 1/100 s; the human demonstrations end after up to 300, some before success."""
 
     def __post_init__(self) -> None:
         """Check the choices."""
