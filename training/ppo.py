@@ -76,7 +76,7 @@ class PPO:
         self.actor_optimizer = torch.optim.Adam(self.trained, lr=config.actor_learning_rate, fused=True)
         self.critic_optimizer = torch.optim.Adam(value.layers.parameters(), lr=config.critic_learning_rate, fused=True)
         self.generator = Generator().manual_seed(seed)
-        self.actor = PolicyActor.start(policy, config.num_envs, seed, stochastic=True)
+        self.actor = PolicyActor.start(policy, config.num_envs, seed + 1, stochastic=True)
         self.observation, _ = environments.reset(seed=seed)
         environments.randomize_clocks(np.random.default_rng(seed))
 

@@ -34,7 +34,12 @@ class Method:
 
 
 METHODS = (
-    Method("residual PPO, exact socket pose", (*EXACT, "algorithm=residual_ppo"), 2.0, 600_000),
+    Method(
+        "residual PPO, exact socket pose",
+        (*EXACT, "algorithm=residual_ppo", "algorithm.total_steps=589_824"),
+        2.0,
+        600_000,
+    ),
     Method("DPPO, exact socket pose", (*EXACT, "algorithm=dppo"), 5.0),
     Method("residual PPO, hidden 1 mm offset", ("algorithm=residual_ppo",), 3.0),
 )
