@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from rich.table import Table
-
 from alula.commands.console import OUT, Result, print_results
 from alula.configs.compose import GROUPS
 from alula.configs.schemas import ListConfig
@@ -14,51 +12,51 @@ from alula.sims.registry import TASKS, make_task
 
 
 def run(config: ListConfig, as_json: bool) -> None:
-    """Print the tables that were asked for."""
-    if config.what not in ("all", *TABLES):
-        raise ConfigError(unknown_name("list", config.what, ("all", *TABLES)))
-    chosen = TABLES if config.what == "all" else {config.what: TABLES[config.what]}
+    """Print the lists that were asked for."""
+    if config.what not in ("all", *LISTS):
+        raise ConfigError(unknown_name("list", config.what, ("all", *LISTS)))
     counts = []
-    for name, table in chosen.items():
-        rows = table()
-        OUT.print(rows)
-        counts.append(Result(name, rows.row_count, "1"))
+    for title in LISTS if config.what == "all" else (config.what,):
+        entries = LISTS[title]()
+        OUT.print(f"[bold]{title}[/bold]")
+        for name, lines in entries.items():
+            OUT.print(f"  {name}")
+            for line in lines:
+                OUT.print(f"      {line}")
+        counts.append(Result(title, len(entries), "1"))
     if as_json:
         print_results("list", counts)
 
 
-def _tasks() -> Table:
-    table = Table("task", "Gymnasium id", "observation", "action", "rate", "limit", "about", title="tasks")
+def _tasks() -> dict[str, list[str]]:
+    found = {}
     for name, entry in TASKS.items():
-        about = _summary(entry.config)
+        lines = [_summary(entry.config), f'gymnasium.make("{entry.gymnasium_id}")']
         try:
             task = make_task(entry.config())
         except AlulaError as error:
-            table.add_row(name, entry.gymnasium_id, "", "", "", "", f"not available: {error}")
-            continue
-        sizes = (_sizes(task.observation), _sizes(task.action))
-        table.add_row(
-            name, entry.gymnasium_id, *sizes, f"{task.control_rate:g} Hz", f"{task.max_episode_steps} steps", about
-        )
-    return table
+            lines.append(f"not available: {error}")
+        else:
+            (action,) = task.action.values()
+            lines.append(f"{_sizes(task.observation)} → {_sizes(task.action)} ({action.control_mode})")
+            lines.append(f"{task.control_rate:g} Hz, at most {task.max_episode_steps} steps")
+        found[name] = lines
+    return found
 
 
-def _choices(group: str) -> Table:
-    table = Table("name", "about", title={"policy": "policies", "algorithm": "algorithms"}[group])
-    for name, schema in GROUPS[group].items():
-        table.add_row(name, _summary(schema))
-    return table
+def _choices(group: str) -> dict[str, list[str]]:
+    return {name: [_summary(schema)] for name, schema in GROUPS[group].items()}
 
 
 def _sizes(space: SpaceSpec) -> str:
-    return "\n".join(f"{name} {field.size}" for name, field in space.items())
+    return ", ".join(f"{name} {field.size}" for name, field in space.items())
 
 
 def _summary(schema: type[Any]) -> str:
     return (schema.__doc__ or "").strip().splitlines()[0]
 
 
-TABLES: dict[str, Callable[[], Table]] = {
+LISTS: dict[str, Callable[[], dict[str, list[str]]]] = {
     "tasks": _tasks,
     "policies": lambda: _choices("policy"),
     "algorithms": lambda: _choices("algorithm"),
