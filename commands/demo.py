@@ -3,14 +3,14 @@
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from alula.commands.console import OUT, Result, print_results, progress
 from alula.commands.evaluate import as_result, score, show
 from alula.commands.inputs import create_run, expert_factory, open_demonstrations
-from alula.configs.compose import choice
+from alula.configs.compose import choice, words_of
 from alula.configs.schemas import DemoConfig
 from alula.datasets.store import EpisodeStore
 from alula.datasets.summary import summarize
@@ -61,11 +61,12 @@ def _demonstrations(config: DemoConfig, task: Task, folder: Path) -> EpisodeStor
     if config.data is not None:
         return open_demonstrations(Path(config.data), task, folder)
     path = folder / "demonstrations.zarr"
-    if path.exists():
+    if path.exists() and EpisodeStore.open(path).num_episodes == config.episodes:
         return EpisodeStore.open(path)
     make_expert = expert_factory(task, config.expert_noise, config.seed)
     metadata = {"task": describe_task(config.task), "source": "expert", "expert_noise": config.expert_noise}
-    store = EpisodeStore.create(path, task.observation, task.action, metadata)
+    # What an interrupted demo left incomplete is collected anew: it takes seconds.
+    store = EpisodeStore.create(path, task.observation, task.action, metadata, overwrite=True)
     with progress("collect") as report:
         collect(
             task,
@@ -118,8 +119,7 @@ def _summary(config: DemoConfig, store: EpisodeStore, minutes: dict[str, float])
     name = task_name(config.task)
     policy, algorithm = choice("policy", config.policy), choice("algorithm", config.algorithm)
     about = summarize(store)
-    words = [f"task={name}", f"policy={policy}", f"algorithm={algorithm}", f"seed={config.seed}"]
-    words += [f"data={config.data}"] if config.data else [f"episodes={config.episodes}"]
+    words = words_of("demo", replace(config, run=None, resume=False))
     source = config.data or f"scripted expert, imperfection {config.expert_noise}"
     return {
         "title": f"{name}: {policy} policy, cloned and fine-tuned by {algorithm}",

@@ -9,6 +9,7 @@ from alula.configs.schemas import TrainConfig
 from alula.datasets.store import EpisodeStore
 from alula.training.checkpoint import weights_hash
 from alula.training.pipeline import clone
+from alula.training.report import write_report
 from alula.training.run import read_metrics
 
 
@@ -21,7 +22,9 @@ def run(config: TrainConfig, as_json: bool) -> None:
     with progress("clone") as report:
         clone(store, config.policy, config.cloning, config.seed, run, report)
     run.close()
+    page = write_report(folder)
     loss = read_metrics(folder)[-1]["cloning/loss"]
     OUT.print(f"checkpoint {folder}  sha256 {weights_hash(folder)}  loss {loss:.4f}")
+    OUT.print(f"report {page}")
     if as_json:
         print_results("train", [Result("cloning_loss", loss, "1")])

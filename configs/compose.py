@@ -1,6 +1,6 @@
 """From words on the command line to a typed configuration: Hydra composes, dataclasses type and check."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -64,6 +64,27 @@ def plain(config: Any) -> dict[str, Any]:
         if values.get(group) is not None:
             values[group] = {"name": choice(group, getattr(config, group)), **values[group]}
     return values
+
+
+def words_of(command: str, config: Any) -> list[str]:
+    """The fewest words that compose `config` again: its choices, and every setting that is not their default."""
+    values = plain(config)
+    words = [f"{group}={values[group]['name']}" for group in GROUPS if values.get(group) is not None]
+    usual, present = (OmegaConf.create(plain(some)) for some in (compose_config(command, words), config))
+    for key in sorted(set(_leaves(present, ""))):
+        value = OmegaConf.select(present, key)
+        if value != OmegaConf.select(usual, key):
+            words.append(f"{key}={'null' if value is None else value}")
+    return words
+
+
+def _leaves(node: DictConfig, prefix: str) -> Iterator[str]:
+    for key in node:
+        value = node[key]
+        if isinstance(value, DictConfig):
+            yield from _leaves(value, f"{prefix}{key!s}.")
+        else:
+            yield f"{prefix}{key!s}"
 
 
 def _named(command: str, words: Sequence[str]) -> list[str]:

@@ -66,6 +66,7 @@ class CollectConfig:
     """Run an expert or a policy and write a dataset."""
 
     task: Any = None
+    """Where; default the checkpoint's task."""
     out: str = ""
     """Dataset to write (.zarr)."""
     checkpoint: str | None = None
