@@ -7,6 +7,7 @@ from rich.table import Table
 from alula.commands.benches.rl import bench_rl
 from alula.commands.benches.sims import bench_sims
 from alula.commands.console import OUT, Result, print_results
+from alula.commands.inputs import required
 from alula.configs.schemas import BenchConfig
 from alula.core.errors import ConfigError, unknown_name
 from alula.training.provenance import commit, machine
@@ -16,6 +17,7 @@ AREAS: dict[str, Callable[[BenchConfig], list[Result]]] = {"sims": bench_sims, "
 
 def run(config: BenchConfig, as_json: bool) -> None:
     """Measure one area."""
+    required(config.area, "area", "sims")
     if config.area not in AREAS:
         raise ConfigError(unknown_name("bench area", config.area, AREAS))
     results = AREAS[config.area](config)

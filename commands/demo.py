@@ -15,8 +15,10 @@ from alula.configs.schemas import DemoConfig
 from alula.datasets.store import EpisodeStore
 from alula.datasets.summary import summarize
 from alula.policies.policy import Policy
+from alula.policies.registry import make_policy
 from alula.sims.registry import make_task, task_name
 from alula.sims.task import Task
+from alula.training.algorithms import prepare
 from alula.training.collection import collect
 from alula.training.evaluation import Evaluation, compare
 from alula.training.loop import Progress
@@ -35,7 +37,17 @@ def run(config: DemoConfig, as_json: bool) -> None:
     task = make_task(config.task)
     if config.evaluation.videos:
         require_pictures(task)
-    whole = create_run(folder, config, describe_task(config.task), config.resume)
+    prepare(config.algorithm, make_policy(config.policy, task.observation, task.action), config.seed)
+    with create_run(folder, config, describe_task(config.task), config.resume) as whole:
+        scores, minutes = _stages(config, task, whole)
+    page = write_report(folder)
+    _say(scores, minutes, page)
+    if as_json:
+        print_results("demo", _results(scores, minutes["total"]))
+
+
+def _stages(config: DemoConfig, task: Task, whole: Run) -> tuple[dict[str, Evaluation], dict[str, float]]:
+    """Everything but the report; scores by policy and minutes by stage."""
     minutes: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -44,16 +56,12 @@ def run(config: DemoConfig, as_json: bool) -> None:
         minutes[stage] = (time.monotonic() - start) / 60
         return result
 
-    store = timed("collect", lambda: _demonstrations(config, task, folder))
-    cloned, finetuned = _learn(config, task, store, folder, timed)
+    store = timed("collect", lambda: _demonstrations(config, task, whole.folder))
+    cloned, finetuned = _learn(config, task, store, whole.folder, timed)
     scores = timed("evaluate", lambda: _evaluate(config, task, cloned, finetuned, whole))
     minutes["total"] = sum(minutes.values())
     whole.write_json("summary", _summary(config, store, minutes))
-    whole.close()
-    page = write_report(folder)
-    _say(scores, minutes, page)
-    if as_json:
-        print_results("demo", _results(scores, minutes["total"]))
+    return scores, minutes
 
 
 def _demonstrations(config: DemoConfig, task: Task, folder: Path) -> EpisodeStore:
@@ -86,11 +94,9 @@ def _learn(
     """Cloned and fine-tuned policy."""
 
     def stage(name: str, title: str, work: Callable[[Run, Progress], Policy]) -> Policy:
-        inner = create_run(folder / name, config, describe_task(config.task), config.resume)
-        with progress(title) as report:
-            policy = work(inner, report)
-        inner.close()
-        return policy
+        about = describe_task(config.task)
+        with create_run(folder / name, config, about, config.resume) as inner, progress(title) as report:
+            return work(inner, report)
 
     def cloning(run: Run, report: Progress) -> Policy:
         return clone(store, config.policy, config.cloning, config.seed, run, report)

@@ -19,10 +19,9 @@ def run(config: FinetuneConfig, as_json: bool) -> None:
     task, task_config = task_of(checkpoint, config.task)
     name = f"finetune-{task_name(task_config)}-{choice('algorithm', config.algorithm)}-{config.seed}"
     folder = Path(config.run or f"runs/{name}")
-    run = create_run(folder, config, describe_task(task_config), config.resume)
-    with progress("fine-tune") as report:
+    about = describe_task(task_config)
+    with create_run(folder, config, about, config.resume) as run, progress("fine-tune") as report:
         finetune(checkpoint.policy, task, config.algorithm, config.seed, config.evaluation.stochastic, run, report)
-    run.close()
     page = write_report(folder)
     last = read_metrics(folder)[-1]
     OUT.print(

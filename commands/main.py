@@ -1,5 +1,6 @@
 """Entry point: finds the command, composes its configuration, and turns errors into one readable message."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -8,15 +9,20 @@ from importlib.metadata import version
 
 # Network threads that spin while they wait would take the physics threads' cores; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Without a display MuJoCo draws by EGL; read when MuJoCo loads.
+# Without a display MuJoCo draws by EGL; read when MuJoCo loads, which fails where EGL is chosen and missing.
 if sys.platform == "linux" and "DISPLAY" not in os.environ:
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        ctypes.CDLL("libEGL.so.1")
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    except OSError:
+        os.environ.setdefault("MUJOCO_GL", "disabled")
 
 from alula.commands.usage import command_usage, overview
 from alula.configs.compose import compose_config
 from alula.configs.schemas import COMMANDS
-from alula.core.errors import AlulaError, unknown_name
+from alula.core.errors import AlulaError, RenderError, unknown_name
 
+FLAGS = {"--json", "--debug", "--help", "-h", "--version"}
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells expect."""
 
@@ -29,10 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--version" in flags:
         print(version("alula"))
         return 0
-    if not words:
-        print(overview())
-        return 0
     try:
+        unknown = flags - FLAGS
+        if unknown:
+            raise AlulaError(unknown_name("flag", sorted(unknown)[0], FLAGS))
+        if not words:
+            print(overview())
+            return 0
         return _run(words[0], words[1:], flags)
     except AlulaError as error:
         return _fail(f"error: {error}", error, flags)
@@ -46,13 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, words: list[str], flags: set[str]) -> int:
     if command not in COMMANDS:
         raise AlulaError(unknown_name("command", command, COMMANDS))
-    unknown = flags - {"--json", "--debug", "--help", "-h"}
-    if unknown:
-        raise AlulaError(f"unknown flag {sorted(unknown)[0]}; there are --json, --debug, --help and --version")
     if flags & {"--help", "-h"}:
         print(command_usage(command, words))
         return 0
     config = compose_config(command, words)
+    _load_physics()
     module = import_module(f"alula.commands.{command}" if command != "list" else "alula.commands.listing")
     from alula.training.loop import Interrupted
 
@@ -61,7 +68,27 @@ def _run(command: str, words: list[str], flags: set[str]) -> int:
     except Interrupted:
         print("interrupted; everything is saved. Go on with the same command and resume=true", file=sys.stderr)
         return INTERRUPTED
+    except KeyboardInterrupt as error:
+        if not hasattr(config, "resume"):
+            raise
+        return _fail("interrupted. Go on with the same command and resume=true", error, flags, INTERRUPTED)
     return 0
+
+
+def _load_physics() -> None:
+    """Load MuJoCo, whose choice of OpenGL may fail already now, even where nothing is to be drawn.
+
+    Raises:
+        RenderError: it does.
+    """
+    try:
+        import_module("mujoco")
+    except Exception as error:  # PyOpenGL raises many unrelated types
+        raise RenderError(
+            f"MuJoCo cannot load OpenGL with MUJOCO_GL={os.environ.get('MUJOCO_GL', '(unset)')} ({error}). Install a "
+            "software renderer (Debian: apt-get install libegl1 libgl1-mesa-dri) and set MUJOCO_GL=egl, or go without "
+            "pictures: MUJOCO_GL=disabled"
+        ) from error
 
 
 def _fail(message: str, error: BaseException, flags: set[str], status: int = 1) -> int:

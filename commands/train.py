@@ -18,10 +18,9 @@ def run(config: TrainConfig, as_json: bool) -> None:
     store = EpisodeStore.open(required(config.data, "data", "demonstrations.zarr"))
     name = f"train-{Path(config.data).stem}-{choice('policy', config.policy)}-{config.seed}"
     folder = Path(config.run or f"runs/{name}")
-    run = create_run(folder, config, store.metadata.get("task", {}), config.resume)
-    with progress("clone") as report:
+    task = store.metadata.get("task", {})
+    with create_run(folder, config, task, config.resume) as run, progress("clone") as report:
         clone(store, config.policy, config.cloning, config.seed, run, report)
-    run.close()
     page = write_report(folder)
     loss = read_metrics(folder)[-1]["cloning/loss"]
     OUT.print(f"checkpoint {folder}  sha256 {weights_hash(folder)}  loss {loss:.4f}")

@@ -39,7 +39,7 @@ def _settings(config: Any, prefix: str) -> list[str]:
             shown = "null" if value is None else OmegaConf.to_yaml({"v": value}).strip().removeprefix("v:").strip()
             choices = GROUPS.get(name)
             about = f"One of {', '.join(choices)}. " if choices else ""
-            lines.append(f"  {name}={shown:<12} {about}{documentation.get(field.name, '')}".rstrip())
+            lines.append(f"  {f'{name}={shown}':<40} {about}{documentation.get(field.name, '')}".rstrip())
     return lines
 
 

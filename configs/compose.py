@@ -1,12 +1,14 @@
 """From words on the command line to a typed configuration: Hydra composes, dataclasses type and check."""
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -42,11 +44,11 @@ def compose_config(command: str, words: Sequence[str]) -> Any:
         try:
             chosen = [word for word in overrides if word.split("=")[0] in GROUPS]
             for word in chosen:
-                _check_choice(*word.split("=", 1))
+                _check_choice(command, *word.split("=", 1))
             skeleton = compose(command, overrides=chosen)
-            for word in overrides:
+            for index, word in enumerate(overrides):
                 if word not in chosen:
-                    _check_key(skeleton, word.split("=")[0])
+                    overrides[index] = _checked(skeleton, *word.split("=", 1))
             return OmegaConf.to_object(compose(command, overrides=overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_readable(error)) from error
@@ -110,9 +112,28 @@ def _store_schemas() -> None:
             store.store(group=group, name=name, node=config)
 
 
-def _check_choice(group: str, name: str) -> None:
+def _check_choice(command: str, group: str, name: str) -> None:
+    settings = [field.name for field in fields(COMMANDS[command])]
+    if group not in settings:
+        raise ConfigError(unknown_name("setting", group, settings))
     if name not in GROUPS[group]:
         raise ConfigError(unknown_name(group, name, GROUPS[group]))
+
+
+def _checked(config: DictConfig, path: str, value: str) -> str:
+    """The word that Hydra is told; what is a text is one as it stands, whatever Hydra's grammar would make of it."""
+    _check_key(config, path)
+    parent, _, key = path.rpartition(".")
+    schema = OmegaConf.get_type(OmegaConf.select(config, parent) if parent else config)
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if get_type_hints(schema).get(key) in (str, str | None) and value != "null" and not quoted:
+        escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
+        return f"{path}='{escaped}'"
+    try:
+        OverridesParser.create().parse_override(f"{path}={value}")
+    except HydraException as error:
+        raise ConfigError(f"'{value}' cannot be read as a value of {path}: {_readable(error)}") from error
+    return f"{path}={value}"
 
 
 def _check_key(config: DictConfig, path: str) -> None:

@@ -4,13 +4,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alula.core.errors import ConfigError
-from alula.training.config import BCConfig
+from alula.training.config import RUN_SEEDS, BCConfig
 
 
-def _require_positive(**values: float) -> None:
+def _require(least: int, **values: float) -> None:
     for name, value in values.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
+        if not value >= least:  # Which nan fails as well.
+            raise ConfigError(f"{name} is {value}; it must be at least {least}")
+
+
+def _require_seed(seed: int) -> None:
+    if not 0 <= seed < RUN_SEEDS:
+        raise ConfigError(f"seed is {seed}; allowed are 0 to {RUN_SEEDS - 1}")
 
 
 @dataclass
@@ -32,7 +37,9 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        _require_positive(**{"evaluation.episodes": self.episodes})
+        _require(1, **{"evaluation.episodes": self.episodes})
+        seeds = {"evaluation.first_seed": self.first_seed, "evaluation.policy_seed": self.policy_seed}
+        _require(0, **seeds, **{"evaluation.film": self.film, "evaluation.videos": self.videos})
 
 
 @dataclass
@@ -51,6 +58,7 @@ class DemoConfig:
     expert_noise: float = 0.4
     """Imperfection of the expert; 0 is its best."""
     seed: int = 0
+    """Of everything random: another seed is another run."""
     run: str | None = None
     """Folder of results; default runs/demo-TASK-ALGORITHM-SEED."""
     resume: bool = False
@@ -58,7 +66,9 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        _require_positive(episodes=self.episodes)
+        _require(1, episodes=self.episodes)
+        _require(0, expert_noise=self.expert_noise)
+        _require_seed(self.seed)
 
 
 @dataclass
@@ -80,12 +90,15 @@ class CollectConfig:
     stochastic: bool = False
     """Draw every sampling step of the policy."""
     seed: int = 0
+    """Which episodes, and whatever is random in them."""
     overwrite: bool = False
     """Replace an existing dataset."""
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        _require_positive(episodes=self.episodes)
+        _require(1, episodes=self.episodes)
+        _require(0, expert_noise=self.expert_noise)
+        _require_seed(self.seed)
 
 
 @dataclass
@@ -97,10 +110,15 @@ class TrainConfig:
     policy: Any = None
     cloning: BCConfig = field(default_factory=BCConfig)
     seed: int = 0
+    """Of everything random: another seed is another run."""
     run: str | None = None
     """Folder of results; default runs/train-DATASET-POLICY-SEED."""
     resume: bool = False
     """Go on from the folder's last checkpoint."""
+
+    def __post_init__(self) -> None:
+        """Check the seed."""
+        _require_seed(self.seed)
 
 
 @dataclass
@@ -114,10 +132,15 @@ class FinetuneConfig:
     """Where; default the checkpoint's task."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
+    """Of everything random: another seed is another run."""
     run: str | None = None
     """Folder of results; default runs/finetune-TASK-ALGORITHM-SEED."""
     resume: bool = False
     """Go on from the folder's last checkpoint."""
+
+    def __post_init__(self) -> None:
+        """Check the seed."""
+        _require_seed(self.seed)
 
 
 @dataclass
@@ -175,7 +198,7 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        _require_positive(num_envs=self.num_envs, repeats=self.repeats)
+        _require(1, num_envs=self.num_envs, repeats=self.repeats)
 
 
 @dataclass

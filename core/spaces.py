@@ -1,5 +1,6 @@
 """What an environment, a dataset, a policy or a device expects and gives: named fields with units."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -161,11 +162,9 @@ class SpaceSpec(Mapping[str, FieldSpec]):
                 owner = theirs if name not in self else mine
                 differences.append(f"field '{name}' exists only in {owner}")
                 continue
-            left, right = self[name].to_dict(), other[name].to_dict()
             differences += [
-                f"field '{name}': {key} is {left[key]} in {mine}, {right[key]} in {theirs}"
-                for key in left
-                if left[key] != right[key]
+                f"field '{name}': {what} is {left} in {mine}, {right} in {theirs}"
+                for what, left, right in _differences(self[name], other[name])
             ]
         if differences:
             raise SpecError("; ".join(differences) + f". {remedy}")
@@ -178,3 +177,17 @@ class SpaceSpec(Mapping[str, FieldSpec]):
     def from_list(cls, values: list[dict[str, Any]]) -> "SpaceSpec":
         """Inverse of `to_list`."""
         return cls(tuple(FieldSpec.from_dict(entry) for entry in values))
+
+
+def _differences(mine: FieldSpec, theirs: FieldSpec) -> Iterator[tuple[str, Any, Any]]:
+    """What differs, and both values; of properties per element only the first that differs."""
+    if mine.shape != theirs.shape:
+        yield "shape", mine.shape, theirs.shape
+        return  # the other properties follow the shape
+    for key, left in mine.to_dict().items():
+        right = theirs.to_dict()[key]
+        if isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right) > 1:
+            pairs = enumerate(zip(left, right, strict=True))
+            yield from itertools.islice(((f"{key}[{index}]", a, b) for index, (a, b) in pairs if a != b), 1)
+        elif left != right:
+            yield key, left, right

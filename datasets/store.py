@@ -303,7 +303,7 @@ def _read_schema(path: Path) -> dict[str, Any]:
         raise DatasetError(f"there is no dataset at '{path}'; check the path, or record or convert one first")
     if not os.path.isfile(path / EPISODES_FILE):
         raise DatasetError(
-            f"'{path}' is not an alula dataset (it has no {EPISODES_FILE}); convert other formats with `alula convert`"
+            f"'{path}' is not an alula dataset (it has no {EPISODES_FILE}); give the .zarr folder that alula wrote"
         )
     try:
         schema: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())["attributes"]["alula"]

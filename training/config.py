@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from alula.core.errors import ConfigError
 from alula.policies.config import ResidualHeadConfig
 
+RUN_SEEDS = 1000
+"""Permitted seeds of a run are below this: each has a span of episode seeds of its own."""
+
 
 @dataclass
 class BCConfig:
@@ -28,7 +31,7 @@ class BCConfig:
         """Check the counts."""
         if min(self.steps, self.batch_size, self.checkpoint_every) < 1:
             raise ConfigError(
-                f"training.steps is {self.steps}, batch_size {self.batch_size}, checkpoint_every "
+                f"cloning.steps is {self.steps}, batch_size {self.batch_size}, checkpoint_every "
                 f"{self.checkpoint_every}; all must be at least 1"
             )
 

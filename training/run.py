@@ -17,6 +17,8 @@ from alula.training.checkpoint import Tree, atomic_folder, find_checkpoint, load
 class Run:
     """One training run in one folder.
 
+    As a context manager it leaves nothing of a run that failed before it wrote anything.
+
     Args:
         folder: Created if missing.
         config: What the run was asked to do, plain values for YAML.
@@ -49,6 +51,14 @@ class Run:
             raise CheckpointError(
                 f"cannot write to '{folder}' ({error.strerror or error}). Choose another folder with run=..."
             ) from error
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close()
+        if error is not None and {path.name for path in self.folder.iterdir()} <= {"config.yaml", "tensorboard"}:
+            shutil.rmtree(self.folder)
 
     @property
     def metrics_path(self) -> Path:

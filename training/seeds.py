@@ -1,6 +1,7 @@
 """Which seeds are for what: ranges that never meet, so that nothing is tuned or trained on what it is scored on."""
 
 from alula.core.errors import ConfigError
+from alula.training.config import RUN_SEEDS
 
 DEMONSTRATIONS = 100_000_000
 """First seed of the episodes that experts demonstrate."""
@@ -8,10 +9,8 @@ TRAINING = 200_000_000
 """First seed of the environments that RL trains in."""
 PROGRESS = 300_000_000
 """First seed of the evaluations during training. Final evaluations use the seeds below all of these."""
-SPAN = 100_000
+SPAN = (TRAINING - DEMONSTRATIONS) // RUN_SEEDS
 """Seeds per run seed in each range."""
-RUN_SEEDS = (TRAINING - DEMONSTRATIONS) // SPAN
-"""Run seeds that have their own span."""
 
 
 def first_seed(purpose: int, seed: int) -> int:

@@ -60,10 +60,8 @@ def _base(task: Task) -> Policy:
     with TemporaryDirectory() as folder:
         store = EpisodeStore.create(Path(folder) / "demonstrations.zarr", task.observation, task.action)
         collect(task, expert_factory(task, 0.4, 0), store, 100, DEMONSTRATIONS, only_success=True)
-        run = Run(Path(folder) / "run", {}, {})
-        cloned = clone(store, DiffusionPolicyConfig(), BCConfig(steps=CLONING_STEPS), 0, run, lambda *_: None)
-        run.close()
-    return cloned
+        with Run(Path(folder) / "run", {}, {}) as run:
+            return clone(store, DiffusionPolicyConfig(), BCConfig(steps=CLONING_STEPS), 0, run, lambda *_: None)
 
 
 def _iteration(trainer: PPO) -> Callable[[], int]:

@@ -192,3 +192,17 @@ def test_size_counts_the_elements_of_one_step(values: dict[str, Any]) -> None:
     """One for a scalar, the product of the axes otherwise."""
     field = FieldSpec(**values)
     assert field.size == np.zeros(field.shape).size
+
+
+def test_require_names_the_first_element_that_differs_and_not_what_follows_from_the_shape() -> None:
+    """Long per-element properties are not printed whole, and another shape explains all the rest."""
+    mine = FieldSpec("observation.state", (3,), units=("m", "m", "rad"))
+    turned = dataclasses.replace(mine, units=("m", "rad", "m"))
+    larger = FieldSpec("observation.state", (4,), units=("N",))
+    for theirs, expected in (
+        (turned, "field 'observation.state': units[1] is m in A, rad in B. Fix it"),
+        (larger, "field 'observation.state': shape is (3,) in A, (4,) in B. Fix it"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            SpaceSpec((mine,)).require(SpaceSpec((theirs,)), "A", "B", "Fix it")
+        assert str(caught.value) == expected

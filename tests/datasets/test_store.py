@@ -272,7 +272,7 @@ def test_unstorable_spaces_are_refused(kind: str, tmp_path: Path) -> None:
 def test_opening_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no dataset at.*missing"):
         EpisodeStore.open(tmp_path / "missing")
-    with pytest.raises(DatasetError, match=r"not an alula dataset.*alula convert"):
+    with pytest.raises(DatasetError, match=r"not an alula dataset.*\.zarr folder"):
         EpisodeStore.open(tmp_path)
 
 
