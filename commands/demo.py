@@ -1,5 +1,6 @@
 """`alula demo`: demonstrations → cloning → fine-tuning → evaluation → report."""
 
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from alula.sims.task import Task
 from alula.training.algorithms import prepare
 from alula.training.collection import collect
 from alula.training.evaluation import Evaluation, compare
-from alula.training.loop import Progress
+from alula.training.loop import Interrupted, Progress
 from alula.training.pipeline import clone, describe_task, finetune
 from alula.training.provenance import commit, machine, versions
 from alula.training.report import write_report
@@ -48,18 +49,27 @@ def run(config: DemoConfig, as_json: bool) -> None:
 
 def _stages(config: DemoConfig, task: Task, whole: Run) -> tuple[dict[str, Evaluation], dict[str, float]]:
     """Everything but the report; scores by policy and minutes by stage."""
-    minutes: dict[str, float] = {}
+    spent = whole.folder / "minutes.json"  # What earlier sessions of a resumed demo took counts as well.
+    minutes: dict[str, float] = json.loads(spent.read_text()) if spent.exists() else {}
+
+    def book(stage: str, start: float) -> None:
+        minutes[stage] = minutes.get(stage, 0.0) + (time.monotonic() - start) / 60
+        whole.write_json("minutes", minutes)
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
         start = time.monotonic()
-        result = work()
-        minutes[stage] = (time.monotonic() - start) / 60
+        try:
+            result = work()
+        except (Interrupted, KeyboardInterrupt):
+            book(stage, start)
+            raise
+        book(stage, start)
         return result
 
     store = timed("collect", lambda: _demonstrations(config, task, whole.folder))
     cloned, finetuned = _learn(config, task, store, whole.folder, timed)
     scores = timed("evaluate", lambda: _evaluate(config, task, cloned, finetuned, whole))
-    minutes["total"] = sum(minutes.values())
+    minutes = {**minutes, "total": sum(minutes.values())}
     whole.write_json("summary", _summary(config, store, minutes))
     return scores, minutes
 

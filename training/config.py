@@ -60,6 +60,8 @@ class PPOConfig:
     gae_lambda: float = 0.95
     """Per decision."""
     actor_learning_rate: float = 3e-4
+    actor_warmup: int = 50
+    """First gradient steps of the actor, with a linearly growing rate: Adam's first steps follow noise at full length."""
     critic_learning_rate: float = 1e-3
     critic_width: int = 128
     critic_warmup: int = 2
@@ -98,11 +100,11 @@ class ResidualPPOConfig(PPOConfig):
 class DPPOConfig(PPOConfig):
     """DPPO: the denoising steps of a diffusion policy are the actions (Ren et al. 2024, arXiv:2409.00588)."""
 
-    total_steps: int = 600_000
+    total_steps: int = 500_000
     rollout_steps: int = 120
     minibatch: int = 8192
     joint_clip: float = 0.9
-    target_kl: float = 1.0
+    target_kl: float = 0.2
     sampling_steps: int = 20
     """Steps of the chain while acting and training."""
     trainable_steps: int = 10

@@ -67,7 +67,7 @@ class PPO:
             )
         self.policy, self.value, self.environments, self.config = policy, value, environments, config
         self.total = config.total_steps
-        self.progress = self.iteration = 0
+        self.progress = self.iteration = self.actor_updates = 0
         per_iteration = config.num_envs * config.rollout_steps
         self.checkpoint_interval = config.checkpoint_every * per_iteration
         self.evaluation_interval = config.evaluate_every * per_iteration
@@ -194,6 +194,9 @@ class PPO:
             clips[columns],
             self.policy.joint_size,
         )
+        self.actor_updates += 1
+        warm = min(1.0, self.actor_updates / max(1, self.config.actor_warmup))
+        self.actor_optimizer.param_groups[0]["lr"] = warm * self.config.actor_learning_rate
         self.actor_optimizer.zero_grad()
         result.loss.backward()
         nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
@@ -219,6 +222,7 @@ class PPO:
         return {
             "progress": self.progress,
             "iteration": self.iteration,
+            "actor_updates": self.actor_updates,
             "policy": self.policy.state_dict(),
             "value": self.value.state_dict(),
             "actor_optimizer": optimizer_state(self.actor_optimizer),
@@ -234,6 +238,7 @@ class PPO:
     def load_state_dict(self, state: Tree) -> None:
         """Inverse of `state_dict`."""
         self.progress, self.iteration = state["progress"], state["iteration"]
+        self.actor_updates = state["actor_updates"]
         self.policy.load_state_dict(state["policy"])
         self.value.load_state_dict(state["value"])
         load_optimizer(self.actor_optimizer, state["actor_optimizer"])
