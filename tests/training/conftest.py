@@ -101,13 +101,30 @@ class Regulator(Line):
         return -(state.extras["before"][:, 0] ** 2 + state.extras["u"][:, 0] ** 2)
 
 
-TASKS = {"line": Line, "cliff": Cliff, "bandit": Bandit, "regulator": Regulator}
+class Twin(Bandit):
+    """One step, and two equally good actions: 1.2 and -1.2."""
+
+    tilt = 0.0
+    """What the positive one is worth beyond the other."""
+
+    def reward(self, state: BatchState) -> np.ndarray:
+        u = state.extras["u"][:, 0]
+        return -((np.abs(u) - 1.2) ** 2) + self.tilt * (u > 0)
+
+
+class Tilted(Twin):
+    """The same, with the positive action worth more."""
+
+    tilt = 0.5
+
+
+TASKS = {"line": Line, "cliff": Cliff, "bandit": Bandit, "twin": Twin, "tilted": Tilted, "regulator": Regulator}
 MakeTask = Callable[..., Task]
 
 
 @pytest.fixture
 def task_of_kind() -> MakeTask:
-    """`task_of_kind(name, max_episode_steps)`: line, cliff, bandit or regulator."""
+    """`task_of_kind(name, max_episode_steps)`: line, cliff, bandit, twin, tilted or regulator."""
     return lambda name, max_episode_steps=10: TASKS[name](max_episode_steps)
 
 
