@@ -26,6 +26,9 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
 }
 """Settings that are chosen by name and then have settings of their own."""
 
+Node = Any
+"""A `DictConfig`, in signatures: it derives from typing.MutableMapping, which beartype finds old-fashioned."""
+
 
 def compose_config(command: str, words: Sequence[str]) -> Any:
     """Typed configuration of a command.
@@ -80,7 +83,7 @@ def words_of(command: str, config: Any) -> list[str]:
     return words
 
 
-def _leaves(node: DictConfig, prefix: str) -> Iterator[str]:
+def _leaves(node: Node, prefix: str) -> Iterator[str]:
     for key in node:
         value = node[key]
         if isinstance(value, DictConfig):
@@ -120,7 +123,7 @@ def _check_choice(command: str, group: str, name: str) -> None:
         raise ConfigError(unknown_name(group, name, GROUPS[group]))
 
 
-def _checked(config: DictConfig, path: str, value: str) -> str:
+def _checked(config: Node, path: str, value: str) -> str:
     """The word that Hydra is told; what is a text is one as it stands, whatever Hydra's grammar would make of it."""
     _check_key(config, path)
     parent, _, key = path.rpartition(".")
@@ -136,7 +139,7 @@ def _checked(config: DictConfig, path: str, value: str) -> str:
     return f"{path}={value}"
 
 
-def _check_key(config: DictConfig, path: str) -> None:
+def _check_key(config: Node, path: str) -> None:
     """Require that every part of a dotted key exists."""
     node: Any = config
     parts = path.split(".")

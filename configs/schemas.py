@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alula.core.errors import ConfigError
-from alula.training.config import RUN_SEEDS, BCConfig
+from alula.training.config import EVALUATION_SEEDS, RUN_SEEDS, BCConfig
 
 
 def _require(least: int, **values: float) -> None:
@@ -39,6 +39,10 @@ class EvaluationConfig:
         """Check the counts."""
         _require(1, **{"evaluation.episodes": self.episodes})
         seeds = {"evaluation.first_seed": self.first_seed, "evaluation.policy_seed": self.policy_seed}
+        if self.first_seed + self.episodes > EVALUATION_SEEDS:
+            raise ConfigError(
+                f"evaluation.first_seed is {self.first_seed}; seeds from {EVALUATION_SEEDS} on are for training"
+            )
         _require(0, **seeds, **{"evaluation.film": self.film, "evaluation.videos": self.videos})
 
 

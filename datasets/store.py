@@ -265,7 +265,7 @@ def building(path: Path, overwrite: bool = False) -> Iterator[Path]:
     if occupied and not (path / EPISODES_FILE).is_file():
         raise DatasetError(f"'{path}' exists and is not a dataset; it is never replaced. Choose another path")
     if occupied and not overwrite:
-        raise DatasetError(f"dataset '{path}' exists already; open it to append, or replace it with overwrite=True")
+        raise DatasetError(f"dataset '{path}' exists already; choose another folder, or replace it with overwrite=true")
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,11 @@ millimetre, twice the clearance, so it often misses; `--random` shows what chanc
 
 import argparse
 
-import alula.sims  # noqa: F401 (makes the environments known to Gymnasium)
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
+
+import alula.sims  # noqa: F401 (makes the environments known to Gymnasium)
 
 GAIN = 0.5
 """Share of the distance to the socket that one step covers."""

@@ -1,6 +1,6 @@
 """Demonstrations, cloning and evaluation through the library, without the command line.
 
-    python train_from_python.py FOLDER [--episodes 50] [--steps 2000]
+python train_from_python.py FOLDER [--episodes 50] [--steps 2000]
 """
 
 import argparse
@@ -34,7 +34,9 @@ def main() -> None:
     config = PegInsertionConfig()
     task = make_task(config)
     about = describe_task(config)
-    store = EpisodeStore.create(arguments.folder / "demonstrations.zarr", task.observation, task.action, {"task": about})
+    store = EpisodeStore.create(
+        arguments.folder / "demonstrations.zarr", task.observation, task.action, {"task": about}
+    )
     expert = task.expert(0.4, SEED)
     start = first_seed(DEMONSTRATIONS, SEED)
     collect(task, lambda environments: ExpertActor(expert, environments), store, arguments.episodes, start, True)

@@ -7,6 +7,8 @@ from alula.policies.config import ResidualHeadConfig
 
 RUN_SEEDS = 1000
 """Permitted seeds of a run are below this: each has a span of episode seeds of its own."""
+EVALUATION_SEEDS = 100_000_000
+"""Episode seeds of final evaluations are below this; everything else uses seeds from here on."""
 
 
 @dataclass
@@ -22,6 +24,7 @@ class BCConfig:
     warmup_steps: int = 100
     """Gradient steps of linear warm-up."""
     weight_decay: float = 1e-6
+    """Of AdamW."""
     ema_decay: float = 0.995
     """Decay of the averaged weights, which are what is kept."""
     checkpoint_every: int = 1000
@@ -47,6 +50,7 @@ class PPOConfig:
     rollout_steps: int = 64
     """Environment steps per environment between updates."""
     epochs: int = 5
+    """Passes over each rollout."""
     minibatch: int = 4096
     """Decisions x trainable steps per gradient step."""
     joint_clip: float = 0.2
@@ -60,10 +64,13 @@ class PPOConfig:
     gae_lambda: float = 0.95
     """Per decision."""
     actor_learning_rate: float = 3e-4
+    """Of Adam."""
     actor_warmup: int = 50
     """First gradient steps of the actor, with a linearly growing rate: Adam's first steps follow noise at full length."""
     critic_learning_rate: float = 1e-3
+    """Of Adam."""
     critic_width: int = 128
+    """Units per hidden layer of the value network."""
     critic_warmup: int = 2
     """First iterations that train the critic only."""
     max_grad_norm: float = 1.0
@@ -73,6 +80,7 @@ class PPOConfig:
     evaluate_every: int = 8
     """Iterations between evaluations, which are off the training clock."""
     evaluation_episodes: int = 100
+    """Episodes of each of them."""
     checkpoint_every: int = 5
     """Iterations between checkpoints."""
 

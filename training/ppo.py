@@ -12,7 +12,6 @@ from torch import Generator, Tensor, nn
 
 from alula.core.errors import ConfigError
 from alula.core.executor import ChunkQueue
-from alula.core.transitions import Observation as Arrays
 from alula.policies.conditioners import Observation
 from alula.policies.policy import Decision, Policy, Trace
 from alula.sims.vector import TaskVectorEnv
@@ -90,7 +89,7 @@ class PPO:
         self.iteration += 1
         return metrics | losses
 
-    def _collect(self) -> tuple[Steps, list[Decision], list[Arrays], dict[str, float]]:
+    def _collect(self) -> tuple[Steps, list[Decision], list[dict[str, ndarray]], dict[str, float]]:
         """What the present policy did; `finals` are the last observations of truncated episodes, in order."""
         num_steps, num_envs = self.config.rollout_steps, self.config.num_envs
         steps = Steps(
@@ -103,7 +102,7 @@ class PPO:
             next_value=np.zeros(num_envs),
         )
         decisions: list[Decision] = []
-        finals: list[Arrays] = []
+        finals: list[dict[str, ndarray]] = []
         ended = successes = 0
         for t in range(num_steps):
             transition, self.observation = step(self.environments, self.actor, self.observation, self.clock)
@@ -121,7 +120,7 @@ class PPO:
             metrics["rollout/success"] = successes / ended
         return steps, decisions, finals, metrics
 
-    def _estimate(self, steps: Steps, decisions: list[Decision], finals: list[Arrays]) -> Rollout:
+    def _estimate(self, steps: Steps, decisions: list[Decision], finals: list[dict[str, ndarray]]) -> Rollout:
         """Values of everything that happened, then advantages of the decisions."""
         observation = {
             name: torch.cat([decision.observation[name] for decision in decisions]) for name in decisions[0].observation

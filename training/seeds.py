@@ -1,9 +1,9 @@
 """Which seeds are for what: ranges that never meet, so that nothing is tuned or trained on what it is scored on."""
 
 from alula.core.errors import ConfigError
-from alula.training.config import RUN_SEEDS
+from alula.training.config import EVALUATION_SEEDS, RUN_SEEDS
 
-DEMONSTRATIONS = 100_000_000
+DEMONSTRATIONS = EVALUATION_SEEDS
 """First seed of the episodes that experts demonstrate."""
 TRAINING = 200_000_000
 """First seed of the environments that RL trains in."""

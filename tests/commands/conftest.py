@@ -1,6 +1,7 @@
 """The command line in the test's own process, and one tiny dataset and checkpoint to start from."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Outcome:
         """The one line of a failure, free of a traceback and of progress bars."""
         assert self.status == 1, f"status {self.status}\n{self.out}\n{self.err}"
         assert "Traceback" not in self.err
-        (line,) = [line for line in self.err.splitlines() if " left " not in line]
+        (line,) = [line for line in self.err.splitlines() if not re.search(r"\d:\d\d:\d\d left ", line)]
         assert line.startswith("error: ")
         return line
 
