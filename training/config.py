@@ -66,7 +66,7 @@ class PPOConfig:
     actor_learning_rate: float = 3e-4
     """Of Adam."""
     actor_warmup: int = 50
-    """First gradient steps of the actor, with a linearly growing rate: Adam's first steps follow noise at full length."""
+    """Gradient steps over which the actor's rate grows linearly: Adam's first steps follow noise at full length."""
     critic_learning_rate: float = 1e-3
     """Of Adam."""
     critic_width: int = 128

@@ -190,7 +190,7 @@ def test_a_dataset_is_replaced_only_on_request(
     make_store: MakeStore, observation: SpaceSpec, action: SpaceSpec, tmp_path: Path
 ) -> None:
     store = make_store([4])
-    with pytest.raises(DatasetError, match=r"exists already.*overwrite=True"):
+    with pytest.raises(DatasetError, match=r"exists already.*overwrite=true"):
         EpisodeStore.create(store.path, observation, action)
     assert EpisodeStore.open(store.path).num_episodes == 1
     assert EpisodeStore.create(store.path, observation, action, overwrite=True).num_episodes == 0
