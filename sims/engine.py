@@ -13,7 +13,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import mujoco
 import numpy as np
@@ -47,6 +47,12 @@ class BatchState:
     extras: dict[str, ndarray]
     """Task-owned arrays, first axis the environment: part of the exact state, unknown to MuJoCo."""
 
+    def rows(self, env_ids: Int64[ndarray, " selected"]) -> "BatchState":
+        """A copy that holds only the chosen environments: to look at, not to write to."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "extras"}
+        extras = {name: array[env_ids] for name, array in self.extras.items()}
+        return BatchState(**{name: array[env_ids] for name, array in arrays.items()}, extras=extras)
+
 
 class BatchedEngine:
     """`num_envs` copies of one MuJoCo model.
@@ -78,6 +84,7 @@ class BatchedEngine:
         self._physics = np.zeros((num_envs, mujoco.mj_stateSize(model, STATE)))
         self._trajectory = np.zeros((num_envs, substeps, self._physics.shape[1]))
         self._control = np.zeros((num_envs, substeps, mujoco.mj_stateSize(model, CONTROL)))
+        self._initial_physics, self._initial_control = _initial(model, STATE), _initial(model, CONTROL)
         self.state = self._views(extras)
         self.reset_to_model(np.arange(num_envs))
 
@@ -98,16 +105,11 @@ class BatchedEngine:
 
     def reset_to_model(self, env_ids: Int64[ndarray, " selected"]) -> None:
         """Put the chosen environments in the model's initial state, with sensors at zero."""
-        self._physics[env_ids] = self._initial(STATE)
-        self._control[env_ids, 0] = self._initial(CONTROL)
+        self._physics[env_ids] = self._initial_physics
+        self._control[env_ids, 0] = self._initial_control
         self.state.sensors[env_ids] = 0.0
         for array in self.state.extras.values():
             array[env_ids] = 0.0
-
-    def _initial(self, signature: int) -> Float64[ndarray, " size"]:
-        initial = np.zeros(mujoco.mj_stateSize(self.model, signature))
-        mujoco.mj_getState(self.model, mujoco.MjData(self.model), initial, signature)
-        return initial
 
     def advance(self) -> Bool[ndarray, " num_envs"]:
         """Advance every environment by one control step under `state.ctrl` and the mocap poses.
@@ -134,7 +136,7 @@ class BatchedEngine:
         diverged = ~(np.abs(last[:, 0] - expected) < 0.5 * self.model.opt.timestep) | ~np.isfinite(last).all(axis=1)
         if diverged.any():
             sane = (np.abs(self._physics) < mujoco.mjMAXVAL).all(axis=1, keepdims=True)
-            last[diverged] = np.where(sane, self._physics, self._initial(STATE))[diverged]
+            last[diverged] = np.where(sane, self._physics, self._initial_physics)[diverged]
             step = self.substeps * self.model.opt.timestep
             last[diverged, 0] = np.where(np.isfinite(expected), expected, step)[diverged]
             self.state.sensors[diverged] = 0.0
@@ -168,6 +170,13 @@ class BatchedEngine:
     def close(self) -> None:
         """Stop the threads."""
         self._pool.close()
+
+
+def _initial(model: mujoco.MjModel, signature: int) -> Float64[ndarray, " size"]:
+    """What `signature` covers of the model's initial state."""
+    initial = np.zeros(mujoco.mj_stateSize(model, signature))
+    mujoco.mj_getState(model, mujoco.MjData(model), initial, signature)
+    return initial
 
 
 def _blend(chosen: Bool[ndarray, " num_envs"], yes: ndarray, no: ndarray) -> ndarray:

@@ -161,8 +161,8 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         task.forward(state, np.arange(self.num_envs))
         self._elapsed += ~resetting
         success = task.success(state) & ~diverged & ~resetting
-        reward = np.where(diverged | resetting, 0.0, task.reward(state))
-        terminated = (task.terminated(state) | diverged) & ~resetting
+        reward = np.where(diverged | resetting, 0.0, task.reward(state, success))
+        terminated = (task.terminated(state, success) | diverged) & ~resetting
         truncated = (self._elapsed >= task.max_episode_steps) & ~terminated & ~resetting
         info = {"success": success, "diverged": diverged & ~resetting, "clipped": clipped & ~resetting}
         return self._finish(reward, terminated, truncated, info)
@@ -185,8 +185,12 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
                 "_final_obs": ended.copy(),
                 "_final_info": ended.copy(),
             }
-            self._reset(np.flatnonzero(ended))
-            observation = self.task.observe(self.engine.state)
+            begun = np.flatnonzero(ended)
+            self._reset(begun)
+            fresh = self.task.observe(self.engine.state.rows(begun))
+            observation = {name: value.copy() for name, value in observation.items()}
+            for name, value in fresh.items():
+                observation[name][begun] = value
         return observation, reward, terminated, truncated, info
 
     def get_state(self) -> dict[str, ndarray]:

@@ -37,39 +37,40 @@ class SerialChain:
         parent = 0
         for body in bodies:
             position, rotation = _fixed_transform(model, parent, body)
-            self.offsets.append(position)
-            self.rotations.append(rotation)
+            self.offsets.append(_snapped(position))
+            self.rotations.append(_snapped(rotation))
             parent = body
         site = model.site(tool_site)
         position, rotation = _fixed_transform(model, parent, int(site.bodyid[0]))
-        self.offsets.append(position + rotation @ site.pos)
-        self.rotations.append(rotation @ _matrix(site.quat))
+        self.offsets.append(_snapped(position + rotation @ site.pos))
+        self.rotations.append(_snapped(rotation @ _matrix(site.quat)))
 
     def forward(self, qpos: Float64[ndarray, "batch joints"]) -> ChainPose:
         """Tool pose and Jacobian at joint positions `qpos` [rad]."""
         batch, joints = qpos.shape
-        cos, sin = np.cos(qpos), np.sin(qpos)
-        position = np.zeros((batch, 3))
-        rotation = np.broadcast_to(np.eye(3), (batch, 3, 3))
-        origins = np.empty((batch, joints, 3))
-        axes = np.empty((batch, joints, 3))
+        angles = np.ascontiguousarray(qpos.T)
+        cos, sin = np.cos(angles), np.sin(angles)
+        # Vectors are stored as (3, batch), a rotation as its three columns: every operation runs over contiguous memory.
+        columns = tuple(np.repeat(axis[:, None], batch, axis=1) for axis in np.eye(3))
+        position = np.zeros((3, batch))
+        origins = np.empty((3, joints, batch))
+        axes = np.empty((3, joints, batch))
         for joint in range(joints):
-            position = position + rotation @ self.offsets[joint]
-            fixed = rotation @ self.rotations[joint]
-            origins[:, joint], axes[:, joint] = position, fixed[:, :, 2]
-            c, s = cos[:, joint, None], sin[:, joint, None]
-            rotation = np.empty((batch, 3, 3))
-            rotation[:, :, 0] = c * fixed[:, :, 0] + s * fixed[:, :, 1]
-            rotation[:, :, 1] = c * fixed[:, :, 1] - s * fixed[:, :, 0]
-            rotation[:, :, 2] = fixed[:, :, 2]
-        position = position + rotation @ self.offsets[joints]
-        rotation = rotation @ self.rotations[joints]
+            position = position + _combine(columns, self.offsets[joint])
+            fixed_x, fixed_y, fixed_z = (_combine(columns, column) for column in self.rotations[joint].T)
+            origins[:, joint], axes[:, joint] = position, fixed_z
+            c, s = cos[joint], sin[joint]
+            columns = (c * fixed_x + s * fixed_y, c * fixed_y - s * fixed_x, fixed_z)
+        position = position + _combine(columns, self.offsets[joints])
+        rotation = np.empty((batch, 3, 3))
+        for index, column in enumerate(self.rotations[joints].T):
+            rotation[:, :, index] = _combine(columns, column).T
         arms = position[:, None] - origins
         jacobian = np.empty((batch, 6, joints))
         for row, (y, z) in enumerate(((1, 2), (2, 0), (0, 1))):
-            jacobian[:, row] = axes[:, :, y] * arms[:, :, z] - axes[:, :, z] * arms[:, :, y]
-            jacobian[:, 3 + row] = axes[:, :, row]
-        return ChainPose(position, rotation, jacobian)
+            jacobian[:, row] = (axes[y] * arms[z] - axes[z] * arms[y]).T
+            jacobian[:, 3 + row] = axes[row].T
+        return ChainPose(np.ascontiguousarray(position.T), rotation, jacobian)
 
 
 def damped_least_squares(
@@ -89,10 +90,26 @@ def damped_least_squares(
     return posture + np.einsum("bji,bj->bi", jacobian, np.linalg.solve(gram, remaining[:, :, None])[:, :, 0])
 
 
+def _combine(
+    columns: tuple[Float64[ndarray, "3 batch"], ...], weights: Float64[ndarray, "3"]
+) -> Float64[ndarray, "3 batch"]:
+    """Weighted sum of a rotation's columns; published kinematics are full of zeros and ones, which cost nothing."""
+    terms = [
+        column if weight == 1.0 else weight * column for column, weight in zip(columns, weights, strict=True) if weight
+    ]
+    return sum(terms[1:], start=terms[0]) if terms else np.zeros_like(columns[0])
+
+
 def _matrix(quaternion: Float[ndarray, "4"]) -> Float64[ndarray, "3 3"]:
     matrix = np.empty(9)
     mujoco.mju_quat2Mat(matrix, quaternion)
     return matrix.reshape(3, 3)
+
+
+def _snapped(values: ndarray) -> ndarray:
+    """Without the rounding errors of quarter turns."""
+    whole = np.round(values)
+    return np.where(np.abs(values - whole) < 1e-12, whole, values)
 
 
 def _fixed_transform(model: mujoco.MjModel, ancestor: int, body: int) -> tuple[Float64[ndarray, "3"], ndarray]:

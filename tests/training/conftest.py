@@ -77,27 +77,27 @@ class Line(Task):
 class Bandit(Line):
     """One step, and a bell around u = 0.7 [half-ranges 0.25] that is worth 1 at its top."""
 
-    def terminated(self, state: BatchState) -> np.ndarray:
+    def terminated(self, state: BatchState, success: np.ndarray) -> np.ndarray:
         return np.ones(len(state.time), dtype=bool)
 
-    def reward(self, state: BatchState) -> np.ndarray:
+    def reward(self, state: BatchState, success: np.ndarray) -> np.ndarray:
         return np.exp(-(((state.extras["u"][:, 0] - 0.7) / 0.25) ** 2))
 
 
 class Cliff(Line):
     """An episode that is beyond 1.4 after a step has failed."""
 
-    def terminated(self, state: BatchState) -> np.ndarray:
-        return self.success(state) | (np.abs(state.extras["x"][:, 0]) > 1.4)
+    def terminated(self, state: BatchState, success: np.ndarray) -> np.ndarray:
+        return success | (np.abs(state.extras["x"][:, 0]) > 1.4)
 
 
 class Regulator(Line):
     """The linear-quadratic regulator: cost x^2 + u^2 at every step, without end."""
 
-    def terminated(self, state: BatchState) -> np.ndarray:
+    def terminated(self, state: BatchState, success: np.ndarray) -> np.ndarray:
         return np.zeros(len(state.time), dtype=bool)
 
-    def reward(self, state: BatchState) -> np.ndarray:
+    def reward(self, state: BatchState, success: np.ndarray) -> np.ndarray:
         return -(state.extras["before"][:, 0] ** 2 + state.extras["u"][:, 0] ** 2)
 
 
@@ -107,7 +107,7 @@ class Twin(Bandit):
     tilt = 0.0
     """What the positive one is worth beyond the other."""
 
-    def reward(self, state: BatchState) -> np.ndarray:
+    def reward(self, state: BatchState, success: np.ndarray) -> np.ndarray:
         u = state.extras["u"][:, 0]
         return -((np.abs(u) - 1.2) ** 2) + self.tilt * (u > 0)
 

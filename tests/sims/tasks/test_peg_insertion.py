@@ -148,8 +148,8 @@ def test_success_needs_depth_position_and_yaw(
     assert (exact.success(env.engine.state) == expected).all()
     env.engine.state.extras["offset"][:] = 0.005
     assert (exact.success(env.engine.state) == expected).all()
-    np.testing.assert_array_equal(exact.reward(env.engine.state), float(expected))
-    np.testing.assert_array_equal(exact.terminated(env.engine.state), expected)
+    np.testing.assert_array_equal(exact.reward(env.engine.state, np.full(5, expected)), float(expected))
+    np.testing.assert_array_equal(exact.terminated(env.engine.state, np.full(5, expected)), expected)
 
 
 @pytest.mark.parametrize("clearance", [0.0001, 0.0005, 0.002])
