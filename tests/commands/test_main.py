@@ -52,7 +52,7 @@ MISTAKES = {
     "no run": (["report", "absent"], ["'absent' holds no run"]),
     "a dataset is there": (
         ["collect", "task=peg_insertion", "out=demonstrations.zarr"],
-        ["demonstrations.zarr", "exists already", "overwrite=True"],
+        ["demonstrations.zarr", "exists already", "overwrite=true"],
     ),
     "something else is there": (
         ["collect", "task=peg_insertion", "out=cloned", "overwrite=true"],
