@@ -202,9 +202,9 @@ def test_autoreset_is_gymnasium_s(task: Task, corners: Corners, mode: AutoresetM
 @pytest.fixture
 def generous(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is a rewarded success, so that nothing is zero by chance; only clock and divergence end episodes."""
-    monkeypatch.setattr(task, "reward", lambda state: np.ones(len(state.time)))
+    monkeypatch.setattr(task, "reward", lambda state, success: np.ones(len(state.time)))
     monkeypatch.setattr(task, "success", lambda state: np.ones(len(state.time), dtype=bool))
-    monkeypatch.setattr(task, "terminated", lambda state: np.zeros(len(state.time), dtype=bool))
+    monkeypatch.setattr(task, "terminated", lambda state, success: np.zeros(len(state.time), dtype=bool))
 
 
 @pytest.mark.usefixtures("generous")

@@ -215,13 +215,14 @@ def test_ctrl_c_saves_and_resuming_ends_at_the_same_weights(
     make_ppo: Callable[..., PPO], algorithm: str, tmp_path: Path, peg: Task
 ) -> None:
     """A signal during an evaluation, between checkpoints: what was done is saved, and the end is that of one go."""
+    handler = signal.getsignal(signal.SIGINT)
     whole = run_of(tmp_path / "whole", algorithm)
     fit(make_ppo(algorithm, checkpoint_every=3), whole, _score(peg, None))
     run = run_of(tmp_path / "cut", algorithm)
     with pytest.raises(Interrupted):
         fit(make_ppo(algorithm, checkpoint_every=3), run, _score(peg, interrupt_at=2))
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step_96"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     run.close()
     again = run_of(tmp_path / "cut", algorithm, resume=True)
     fit(make_ppo(algorithm, checkpoint_every=3), again, _score(peg, None))
@@ -310,20 +311,20 @@ def test_a_rollout_must_hold_a_decision(make_ppo: Callable[..., PPO], line: Task
 def test_a_bandit_is_solved(
     make_base: MakeBase, tiny: Tiny, base_of: dict[str, str], task_of_kind: MakeTask, algorithm: str
 ) -> None:
-    """Within 50 iterations of one-step episodes the mean path earns 95 % of the optimum, from under 30 %."""
+    """Within 100 iterations of one-step episodes the mean path earns 95 % of the optimum, from under 30 %."""
     task = task_of_kind("bandit", 1)
     settings = {"horizon": 1, "execute_steps": 1}
     if algorithm == "gaussian_ppo":
         settings |= {"initial_std": 0.3}
     base = make_base(base_of[algorithm], task, **settings)
     sizes = {"num_envs": 128, "rollout_steps": 2, "minibatch": 256, "epochs": 8, "gae_lambda": 1.0, "joint_clip": 0.3}
-    sizes |= {"actor_learning_rate": 5e-3, "critic_learning_rate": 1e-2}
+    sizes |= {"actor_learning_rate": 5e-3, "critic_learning_rate": 1e-2, "actor_warmup": 10}
     if algorithm == "dppo":
         sizes |= {"sampling_steps": 3, "trainable_steps": 3}
     config = tiny(algorithm, **sizes)
     trainer = make_trainer(config, base, TaskVectorEnv(task, 128, AutoresetMode.SAME_STEP), 0)
     before = _value(trainer, task)
-    for _ in range(50):
+    for _ in range(100):
         trainer.iterate()
     assert before < 0.3
     assert _value(trainer, task) >= 0.95

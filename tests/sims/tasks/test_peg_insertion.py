@@ -281,8 +281,8 @@ def test_cameras_show_peg_and_socket_upright(exact: PegInsertion, camera: str) -
         pytest.skip(str(error))
     for row in range(4):
         red, _, blue = lens.picture(env.engine.state, row).astype(int).transpose(2, 0, 1)
-        assert (red - blue > 100).sum() > 10
-        assert (blue - red > 60).sum() > 5
+        assert (red - blue > 70).sum() > 10
+        assert (blue - red > 40).sum() > 5
     lens.close()
     env.close()
 
