@@ -75,13 +75,13 @@ class Line(Task):
 
 
 class Bandit(Line):
-    """One step, and a bell around u = 0.7 [half-ranges 0.25] that is worth 1 at its top."""
+    """One step, and a bell of width 0.4 around u = 0.7 that is worth 1 at its top."""
 
     def terminated(self, state: BatchState, success: np.ndarray) -> np.ndarray:
         return np.ones(len(state.time), dtype=bool)
 
     def reward(self, state: BatchState, success: np.ndarray) -> np.ndarray:
-        return np.exp(-(((state.extras["u"][:, 0] - 0.7) / 0.25) ** 2))
+        return np.exp(-(((state.extras["u"][:, 0] - 0.7) / 0.4) ** 2))
 
 
 class Cliff(Line):

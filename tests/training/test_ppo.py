@@ -311,7 +311,10 @@ def test_a_rollout_must_hold_a_decision(make_ppo: Callable[..., PPO], line: Task
 def test_a_bandit_is_solved(
     make_base: MakeBase, tiny: Tiny, base_of: dict[str, str], task_of_kind: MakeTask, algorithm: str
 ) -> None:
-    """Within 100 iterations of one-step episodes the mean path earns 95 % of the optimum, from under 30 %."""
+    """Within 100 iterations of one-step episodes the mean path earns 95 % of the optimum, from under 30 %.
+
+    The median of three seeds: so small a chain can get stuck with a part of its mass clipped away from the optimum.
+    """
     task = task_of_kind("bandit", 1)
     settings = {"horizon": 1, "execute_steps": 1}
     if algorithm == "gaussian_ppo":
@@ -322,12 +325,14 @@ def test_a_bandit_is_solved(
     if algorithm == "dppo":
         sizes |= {"sampling_steps": 3, "trainable_steps": 3}
     config = tiny(algorithm, **sizes)
-    trainer = make_trainer(config, base, TaskVectorEnv(task, 128, AutoresetMode.SAME_STEP), 0)
-    before = _value(trainer, task)
-    for _ in range(100):
-        trainer.iterate()
-    assert before < 0.3
-    assert _value(trainer, task) >= 0.95
+    values = []
+    for seed in range(3):
+        trainer = make_trainer(config, base, TaskVectorEnv(task, 128, AutoresetMode.SAME_STEP), seed)
+        assert _value(trainer, task) < 0.3
+        for _ in range(100):
+            trainer.iterate()
+        values.append(_value(trainer, task))
+    assert np.median(values) >= 0.95
 
 
 def _value(trainer: PPO, task: Task) -> float:
