@@ -56,7 +56,12 @@ class BatchRng:
         return low + (high - low) * unit
 
     def normal(self, env_ids: Int64[ndarray, " selected"], std: float, size: int) -> Float64[ndarray, "selected size"]:
-        """`size` numbers from N(0, std^2) per environment, by the Box-Muller transform."""
-        unit = self.uniform(env_ids, 0.0, 1.0, 2 * size)
-        radius = np.sqrt(-2.0 * np.log1p(-unit[:, :size]))
-        return std * radius * np.cos(2.0 * np.pi * unit[:, size:])
+        """`size` numbers from N(0, std^2) per environment, by the Box-Muller transform (1958)."""
+        return box_muller(self.uniform(env_ids, 0.0, 1.0, 2 * size), std)
+
+
+def box_muller(unit: Float64[ndarray, "batch twice_size"], std: float) -> Float64[ndarray, "batch size"]:
+    """Numbers from N(0, std^2), made of twice as many uniform ones in [0, 1): first all radii, then all angles."""
+    size = unit.shape[1] // 2
+    radius = np.sqrt(-2.0 * np.log1p(-unit[:, :size]))
+    return std * radius * np.cos(2.0 * np.pi * unit[:, size:])

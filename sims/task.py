@@ -26,7 +26,7 @@ class Task(ABC):
     """A model and vectorised functions of the batch of states; holds no state of its own.
 
     The environment calls, for every control step, `control` → physics → `forward` → `observe`, `reward`, `success`
-    and `terminated`; on a reset `reset` → `forward`.
+    and `terminated`; on a reset only `reset`.
     """
 
     model: mujoco.MjModel
@@ -48,15 +48,18 @@ class Task(ABC):
 
     @abstractmethod
     def reset(self, state: BatchState, env_ids: Int64[ndarray, " selected"], rng: BatchRng) -> None:
-        """Start a new episode in the chosen environments, which are already in the model's initial state."""
+        """Start a new episode in the chosen environments, which are already in the model's initial state.
+
+        What `forward` derives must be right afterwards, too.
+        """
 
     @abstractmethod
     def control(self, state: BatchState, action: Float[ndarray, "num_envs action"]) -> None:
         """Write the actuator commands for one control step into `state.ctrl`."""
 
-    def forward(self, state: BatchState, env_ids: Int64[ndarray, " selected"]) -> None:
-        """Recompute what is derived from the state of the chosen environments, such as kinematics."""
-        del state, env_ids
+    def forward(self, state: BatchState) -> None:
+        """Recompute what is derived from the state, such as kinematics; nothing else may change."""
+        del state
 
     @abstractmethod
     def observe(self, state: BatchState) -> dict[str, Float32[ndarray, "num_envs field"]]:

@@ -120,7 +120,6 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
     def _reset(self, env_ids: Int64[ndarray, " selected"]) -> None:
         self.engine.reset_to_model(env_ids)
         self.task.reset(self.engine.state, env_ids, self._rng)
-        self.task.forward(self.engine.state, env_ids)
         self._elapsed[env_ids] = 0
         self._ended[env_ids] = False
 
@@ -158,7 +157,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         diverged = self.engine.advance()
         if resetting.any():
             self.engine.restore(kept, resetting)
-        task.forward(state, np.arange(self.num_envs))
+        task.forward(state)
         self._elapsed += ~resetting
         success = task.success(state) & ~diverged & ~resetting
         reward = np.where(diverged | resetting, 0.0, task.reward(state, success))

@@ -1,26 +1,35 @@
-"""Interleaved timing: every contender once per round, so that a slow minute hits all alike."""
+"""Interleaved timing: contenders take turns every few milliseconds, so that a slow moment hits all alike."""
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from alula.commands.console import Result
 
 
-def interleaved(contenders: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+def interleaved(contenders: Mapping[str, Callable[[], Iterator[int]]], repeats: int) -> dict[str, list[float]]:
     """Work per second of each contender in each round, after one unmeasured round.
 
     Args:
-        contenders: Does some work and returns how much.
+        contenders: Starts a round, which yields after every slice of work how much that was.
         repeats: Rounds.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats + 1):
-        for name, work in contenders.items():
-            start = time.perf_counter()
-            amount = work()
-            if repeat:
-                rates[name].append(amount / (time.perf_counter() - start))
+        amounts, seconds = dict.fromkeys(contenders, 0), dict.fromkeys(contenders, 0.0)
+        running = {name: begin() for name, begin in contenders.items()}
+        while running:
+            for name, work in list(running.items()):
+                start = time.perf_counter()
+                amount = next(work, None)
+                seconds[name] += time.perf_counter() - start
+                if amount is None:
+                    del running[name]
+                else:
+                    amounts[name] += amount
+        if repeat:
+            for name, values in rates.items():
+                values.append(amounts[name] / seconds[name])
     return rates
 
 

@@ -1,6 +1,6 @@
 """Environment steps per second of whole RL training loops, against the environment alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,16 +64,16 @@ def _base(task: Task) -> Policy:
             return clone(store, DiffusionPolicyConfig(), BCConfig(steps=CLONING_STEPS), 0, run, lambda *_: None)
 
 
-def _iteration(trainer: PPO) -> Callable[[], int]:
-    def work() -> int:
+def _iteration(trainer: PPO) -> Callable[[], Iterator[int]]:
+    def work() -> Iterator[int]:
         before = trainer.progress
         trainer.iterate()
-        return trainer.progress - before
+        yield trainer.progress - before
 
     return work
 
 
-def _physics(trainer: PPO, environments: TaskVectorEnv, num_steps: int) -> Callable[[], int]:
+def _physics(trainer: PPO, environments: TaskVectorEnv, num_steps: int) -> Callable[[], Iterator[int]]:
     """Replay of what the trainer's policy does, recorded beforehand."""
     start = trainer.environments.get_state()
     observation, actions = trainer.observation, []
@@ -83,10 +83,10 @@ def _physics(trainer: PPO, environments: TaskVectorEnv, num_steps: int) -> Calla
             actions.append(transition.action)
     trainer.observation = observation
 
-    def work() -> int:
+    def work() -> Iterator[int]:
         environments.set_state(start)
         for action in actions:
             environments.step(np.asarray(action))
-        return num_steps * environments.num_envs
+            yield environments.num_envs
 
     return work

@@ -1,6 +1,6 @@
 """Environment steps per second, against bare `mujoco.rollout` on the same model and the same states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import mujoco
 import numpy as np
@@ -26,11 +26,11 @@ def bench_sims(config: BenchConfig) -> list[Result]:
     states, controls, actions = _record(environments)
     start = environments.get_state()
 
-    def ours() -> int:
+    def ours() -> Iterator[int]:
         environments.set_state(start)
         for action in actions:
             environments.step(action)
-        return STEPS * config.num_envs
+            yield config.num_envs
 
     rates = interleaved({"ours": ours, "bare": _bare(environments, states, controls)}, config.repeats)
     environments.close()
@@ -60,7 +60,9 @@ def _record(environments: TaskVectorEnv) -> tuple[list[np.ndarray], list[np.ndar
     return states, controls, actions
 
 
-def _bare(environments: TaskVectorEnv, states: list[np.ndarray], controls: list[np.ndarray]) -> Callable[[], int]:
+def _bare(
+    environments: TaskVectorEnv, states: list[np.ndarray], controls: list[np.ndarray]
+) -> Callable[[], Iterator[int]]:
     """The same physics by `mujoco.rollout` alone, with buffers and threads made beforehand."""
     engine = environments.engine
     model, count, substeps = engine.model, engine.num_envs, engine.substeps
@@ -69,7 +71,7 @@ def _bare(environments: TaskVectorEnv, states: list[np.ndarray], controls: list[
     trajectory = np.zeros((count, substeps, states[0].shape[1]))
     sensors = np.zeros((count, substeps, model.nsensordata))
 
-    def work() -> int:
+    def work() -> Iterator[int]:
         for state, control in zip(states, controls, strict=True):
             pool.rollout(
                 [model] * count,
@@ -82,6 +84,6 @@ def _bare(environments: TaskVectorEnv, states: list[np.ndarray], controls: list[
                 state=trajectory,
                 sensordata=sensors,
             )
-        return len(states) * count
+            yield count
 
     return work

@@ -17,20 +17,15 @@ def upright_error(
     rotation: Float64[ndarray, "batch 3 3"], yaw: Float64[ndarray, " batch"]
 ) -> Float64[ndarray, "batch 3"]:
     """Small rotation [rad, world axes] from `rotation` to the tool pointing down at `yaw`."""
-    cos, sin, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
-    wanted = np.empty_like(rotation)
-    wanted[:, :, 0] = np.stack([cos, sin, zero], axis=-1)
-    wanted[:, :, 1] = np.stack([sin, -cos, zero], axis=-1)
-    wanted[:, :, 2] = (0.0, 0.0, -1.0)
-    a, b = rotation, wanted
-    return 0.5 * np.stack(
-        [
-            (a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1]).sum(-1),
-            (a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2]).sum(-1),
-            (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(-1),
-        ],
-        axis=-1,
-    )
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, _) = np.moveaxis(rotation, 0, 2)
+    # Half the sum of (column of `rotation`) x (column wanted), with the columns wanted (c, s, 0), (s, -c, 0), (0, 0, -1).
+    error = np.empty((len(yaw), 3))
+    error[:, 0] = zy * cos - zx * sin - yz
+    error[:, 1] = zx * cos + zy * sin + xz
+    error[:, 2] = (xx * sin - yx * cos) - (xy * cos + yy * sin)
+    error *= 0.5
+    return error
 
 
 def socket_pose(

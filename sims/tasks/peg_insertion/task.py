@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from numpy import ndarray
 
 from alula.core.geometry import quaternion_from_yaw
-from alula.core.seeding import BatchRng
+from alula.core.seeding import BatchRng, box_muller
 from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
 from alula.sims.engine import BatchState
 from alula.sims.robots.kinematics import SerialChain, damped_least_squares
@@ -125,6 +125,7 @@ class PegInsertion(Task):
             )
         )
         self.starts = self._solve_starts()
+        self.start_poses = self.chain.forward(self.starts)
 
     def _solve_starts(self) -> Float64[ndarray, "starts 7"]:
         """Arm postures whose tips fill the start region, by inverse kinematics from HOME."""
@@ -143,26 +144,29 @@ class PegInsertion(Task):
 
     def reset(self, state: BatchState, env_ids: Int64[ndarray, " selected"], rng: BatchRng) -> None:
         """Draw socket pose, measurement error and initial posture."""
-        start = rng.uniform(env_ids, 0, NUM_STARTS, 1)[:, 0].astype(np.int64)
+        unit = rng.uniform(env_ids, 0.0, 1.0, 10)  # one draw of all, because each call costs
+        start = (NUM_STARTS * unit[:, 0]).astype(np.int64)
         state.qpos[env_ids] = state.ctrl[env_ids] = self.starts[start]
-        position = np.array(SOCKET_CENTER) + rng.uniform(env_ids, -SOCKET_RANGE, SOCKET_RANGE, 2)
-        yaw = rng.uniform(env_ids, -SOCKET_YAW_RANGE, SOCKET_YAW_RANGE, 1)[:, 0]
+        tip, rotation = self.start_poses.position[start], self.start_poses.rotation[start]
+        state.extras["tip_position"][env_ids] = state.extras["target"][env_ids] = tip
+        state.extras["tip_rotation"][env_ids] = rotation
+        state.extras["jacobian"][env_ids] = self.start_poses.jacobian[start]
+        state.extras["target_yaw"][env_ids, 0] = yaw_of(rotation)
+        position = np.array(SOCKET_CENTER) + (2 * SOCKET_RANGE * unit[:, 1:3] - SOCKET_RANGE)
+        yaw = 2 * SOCKET_YAW_RANGE * unit[:, 3] - SOCKET_YAW_RANGE
         state.mocap_pos[env_ids, 0, :2] = position
         state.mocap_pos[env_ids, 0, 2] = HOLE_DEPTH
         state.mocap_quat[env_ids, 0] = quaternion_from_yaw(yaw)
         state.extras["socket_yaw"][env_ids, 0] = yaw
-        state.extras["offset"][env_ids, :2] = rng.normal(env_ids, self.config.offset_std, 2)
-        state.extras["offset"][env_ids, 2] = rng.normal(env_ids, self.config.offset_yaw_std, 1)[:, 0]
+        state.extras["offset"][env_ids, :2] = box_muller(unit[:, 4:8], self.config.offset_std)
+        state.extras["offset"][env_ids, 2:] = box_muller(unit[:, 8:], self.config.offset_yaw_std)
 
-    def forward(self, state: BatchState, env_ids: Int64[ndarray, " selected"]) -> None:
+    def forward(self, state: BatchState) -> None:
         """Tool pose and Jacobian, fresh from the joint positions."""
-        pose = self.chain.forward(state.qpos[env_ids])
-        state.extras["tip_position"][env_ids] = pose.position
-        state.extras["tip_rotation"][env_ids] = pose.rotation
-        state.extras["jacobian"][env_ids] = pose.jacobian
-        begins = env_ids[state.time[env_ids] == 0.0]
-        state.extras["target"][begins] = state.extras["tip_position"][begins]
-        state.extras["target_yaw"][begins, 0] = yaw_of(state.extras["tip_rotation"][begins])
+        pose = self.chain.forward(state.qpos)
+        state.extras["tip_position"][:] = pose.position
+        state.extras["tip_rotation"][:] = pose.rotation
+        state.extras["jacobian"][:] = pose.jacobian
 
     def control(self, state: BatchState, action: Float[ndarray, "num_envs 4"]) -> None:
         """Move the commanded tool pose by `action`, and the joint targets to where inverse kinematics puts it."""
@@ -183,7 +187,7 @@ class PegInsertion(Task):
         """Tool pose, velocity, mean wrench at the tip and lead; the socket as measured, and the peg relative to it."""
         rotation = state.extras["tip_rotation"]
         velocity = np.einsum("bij,bj->bi", state.extras["jacobian"], state.qvel)
-        wrench = state.sensors.mean(axis=1)
+        wrench = np.einsum("nsw->nw", state.sensors) / self.substeps  # the mean, five times faster
         own = np.empty((len(velocity), 20), dtype=np.float32)
         own[:, :3] = state.extras["tip_position"]
         own[:, 3] = yaw_of(rotation)
