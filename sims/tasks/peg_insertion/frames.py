@@ -19,7 +19,7 @@ def upright_error(
     """Small rotation [rad, world axes] from `rotation` to the tool pointing down at `yaw`."""
     cos, sin = np.cos(yaw), np.sin(yaw)
     (xx, xy, xz), (yx, yy, yz), (zx, zy, _) = np.moveaxis(rotation, 0, 2)
-    # Half the sum of (column of `rotation`) x (column wanted), with the columns wanted (c, s, 0), (s, -c, 0), (0, 0, -1).
+    # Half the sum of (column of `rotation`) x (column wanted); wanted are (c, s, 0), (s, -c, 0) and (0, 0, -1).
     error = np.empty((len(yaw), 3))
     error[:, 0] = zy * cos - zx * sin - yz
     error[:, 1] = zx * cos + zy * sin + xz
