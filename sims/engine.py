@@ -1,34 +1,12 @@
-"""MuJoCo for many environments at once: their states are rows of one array, advanced by C++ threads.
+"""What every physics engine offers: a batch of states, and one control step of all of them."""
 
-`mujoco.rollout` has sharp edges, handled here once for all tasks:
-
-* Mocap poses are not part of the physics state; they travel with the controls on every call, or bodies would
-  silently return to where the model file put them.
-* The solver's warm start is zeroed at each call, so after contact ten plus ten substeps are not twenty. Every
-  control step is one call of the same number of substeps; a step is thus a pure function of state and control.
-* The sensors of a substep are evaluated before its integration. What must be fresh (positions against a clearance
-  of half a millimetre) is computed by tasks from the state; `sensors` keeps all substeps, to be averaged.
-* A row that diverges comes back reset to the model's initial state, finite and silent. Its clock tells.
-"""
-
-import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-import mujoco
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from mujoco.rollout import Rollout
 from numpy import ndarray
-
-STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-CONTROL = (
-    mujoco.mjtState.mjSTATE_CTRL.value
-    | mujoco.mjtState.mjSTATE_MOCAP_POS.value
-    | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
-)
-PARALLEL_FROM = 8
-"""Smaller batches run on the calling thread: waking the pool costs more than it saves."""
 
 
 @dataclass
@@ -45,7 +23,7 @@ class BatchState:
     sensors: Float64[ndarray, "num_envs substeps nsensor"]
     """Sensor data of every substep of the last control step, each from before its integration."""
     extras: dict[str, ndarray]
-    """Task-owned arrays, first axis the environment: part of the exact state, unknown to MuJoCo."""
+    """Task-owned arrays, first axis the environment: part of the exact state, unknown to the engine."""
 
     def rows(self, env_ids: Int64[ndarray, " selected"]) -> "BatchState":
         """A copy that holds only the chosen environments: to look at, not to write to."""
@@ -54,129 +32,42 @@ class BatchState:
         return BatchState(**{name: array[env_ids] for name, array in arrays.items()}, extras=extras)
 
 
-class BatchedEngine:
-    """`num_envs` copies of one MuJoCo model.
+class Engine(ABC):
+    """Physics of `num_envs` environments; their results do not depend on each other or on the size of the batch."""
 
-    Args:
-        model: Compiled model, shared by all environments.
-        num_envs: Number of environments.
-        substeps: Physics steps per control step.
-        extras: Task-owned arrays by name: shape of one environment's entry.
-        num_threads: Physics threads; default all cores. Results do not depend on it.
-    """
+    num_envs: int
+    state: BatchState
 
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        num_envs: int,
-        substeps: int,
-        extras: Mapping[str, tuple[int, ...]],
-        num_threads: int | None = None,
-    ) -> None:
-        self.model = model
-        self.num_envs = num_envs
-        self.substeps = substeps
-        threads = (num_threads or os.cpu_count() or 1) if num_envs >= PARALLEL_FROM else 1
-        self.num_threads = threads
-        self._models = [model] * num_envs
-        self._data = [mujoco.MjData(model) for _ in range(threads)]
-        self._pool = Rollout(nthread=threads if threads > 1 else 0)
-        self._physics = np.zeros((num_envs, mujoco.mj_stateSize(model, STATE)))
-        self._trajectory = np.zeros((num_envs, substeps, self._physics.shape[1]))
-        self._control = np.zeros((num_envs, substeps, mujoco.mj_stateSize(model, CONTROL)))
-        self._initial_physics, self._initial_control = _initial(model, STATE), _initial(model, CONTROL)
-        self.state = self._views(extras)
-        self.reset_to_model(np.arange(num_envs))
-
-    def _views(self, extras: Mapping[str, tuple[int, ...]]) -> BatchState:
-        model, n = self.model, self.num_envs
-        nq, nv, nu, nmocap = model.nq, model.nv, model.nu, model.nmocap
-        first = self._control[:, 0]
-        return BatchState(
-            time=self._physics[:, 0],
-            qpos=self._physics[:, 1 : 1 + nq],
-            qvel=self._physics[:, 1 + nq : 1 + nq + nv],
-            ctrl=first[:, :nu],
-            mocap_pos=first[:, nu : nu + 3 * nmocap].reshape(n, nmocap, 3, copy=False),
-            mocap_quat=first[:, nu + 3 * nmocap : nu + 7 * nmocap].reshape(n, nmocap, 4, copy=False),
-            sensors=np.zeros((n, self.substeps, model.nsensordata)),
-            extras={name: np.zeros((n, *shape)) for name, shape in extras.items()},
-        )
-
+    @abstractmethod
     def reset_to_model(self, env_ids: Int64[ndarray, " selected"]) -> None:
         """Put the chosen environments in the model's initial state, with sensors at zero."""
-        self._physics[env_ids] = self._initial_physics
-        self._control[env_ids, 0] = self._initial_control
-        self.state.sensors[env_ids] = 0.0
-        for array in self.state.extras.values():
-            array[env_ids] = 0.0
 
+    @abstractmethod
     def advance(self) -> Bool[ndarray, " num_envs"]:
         """Advance every environment by one control step under `state.ctrl` and the mocap poses.
 
         Returns:
             Environments that diverged. Their physics is restored to what it was before this step, or to the
-            model's initial state if that was beyond MuJoCo's bounds already, so that all numbers stay finite; the
+            model's initial state if that was beyond the engine's bounds already, so that all numbers stay finite; the
             caller must end their episodes.
         """
-        self._control[:, 1:] = self._control[:, :1]
-        self._pool.rollout(
-            self._models,
-            self._data,
-            self._physics,
-            self._control,
-            control_spec=CONTROL,
-            skip_checks=True,
-            nstep=self.substeps,
-            state=self._trajectory,
-            sensordata=self.state.sensors,
-        )
-        last = self._trajectory[:, -1]
-        expected = self._physics[:, 0] + self.substeps * self.model.opt.timestep
-        diverged = ~(np.abs(last[:, 0] - expected) < 0.5 * self.model.opt.timestep) | ~np.isfinite(last).all(axis=1)
-        if diverged.any():
-            sane = (np.abs(self._physics) < mujoco.mjMAXVAL).all(axis=1, keepdims=True)
-            last[diverged] = np.where(sane, self._physics, self._initial_physics)[diverged]
-            step = self.substeps * self.model.opt.timestep
-            last[diverged, 0] = np.where(np.isfinite(expected), expected, step)[diverged]
-            self.state.sensors[diverged] = 0.0
-        self._physics[:] = last
-        return diverged
 
-    @property
-    def last_control(self) -> Float64[ndarray, "num_envs substeps control"]:
-        """Controls and mocap poses of the last step, as `mujoco.rollout` received them."""
-        return np.repeat(self._control[:, -1:], self.substeps, axis=1)
-
+    @abstractmethod
     def get_state(self) -> dict[str, ndarray]:
-        """Everything that decides the future, copied: physics, controls and mocap, sensors, task arrays."""
-        arrays = {"physics": self._physics, "control": self._control[:, 0], "sensors": self.state.sensors}
-        arrays |= {f"extras.{name}": array for name, array in self.state.extras.items()}
-        return {name: array.copy() for name, array in arrays.items()}
+        """Everything that decides the future, copied; the first axis of every array is the environment."""
 
+    @abstractmethod
     def set_state(self, saved: Mapping[str, ndarray]) -> None:
         """Inverse of `get_state`, exact to the bit."""
-        self._physics[:] = saved["physics"]
-        self._control[:, 0] = saved["control"]
-        self.state.sensors[:] = saved["sensors"]
-        for name, array in self.state.extras.items():
-            array[:] = saved[f"extras.{name}"]
 
     def restore(self, saved: Mapping[str, ndarray], chosen: Bool[ndarray, " num_envs"]) -> None:
         """Put only the chosen environments back to `saved`."""
         current = self.get_state()
         self.set_state({name: _blend(chosen, saved[name], array) for name, array in current.items()})
 
+    @abstractmethod
     def close(self) -> None:
-        """Stop the threads."""
-        self._pool.close()
-
-
-def _initial(model: mujoco.MjModel, signature: int) -> Float64[ndarray, " size"]:
-    """What `signature` covers of the model's initial state."""
-    initial = np.zeros(mujoco.mj_stateSize(model, signature))
-    mujoco.mj_getState(model, mujoco.MjData(model), initial, signature)
-    return initial
+        """Free threads and memory."""
 
 
 def _blend(chosen: Bool[ndarray, " num_envs"], yes: ndarray, no: ndarray) -> ndarray:

@@ -1,6 +1,7 @@
 """All tasks: the name on the command line, its configuration, and how to build it."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
 from alula.core.errors import ConfigError
@@ -21,27 +22,27 @@ class TaskEntry:
 
     config: type[Any]
     gymnasium_id: str
+    task: str
+    """Where the task's class is, as module:name below `alula.sims.tasks`; loaded when a task is made."""
 
 
 TASKS = {
-    "peg_insertion": TaskEntry(PegInsertionConfig, "alula/PegInsertion-v0"),
-    "adroit_door": TaskEntry(AdroitDoorConfig, "alula/AdroitDoor-v0"),
+    "peg_insertion": TaskEntry(PegInsertionConfig, "alula/PegInsertion-v0", "peg_insertion.task:PegInsertion"),
+    "adroit_door": TaskEntry(AdroitDoorConfig, "alula/AdroitDoor-v0", "adroit_door.task:AdroitDoor"),
 }
 
 
 def make_task(config: Any) -> Any:
-    """Build the task of a configuration; models load only now, so that `--help` stays quick."""
-    match config:
-        case PegInsertionConfig():
-            from alula.sims.tasks.peg_insertion.task import PegInsertion
+    """Build the task of a configuration; models load only now, so that `--help` stays quick.
 
-            return PegInsertion(config)
-        case AdroitDoorConfig():
-            from alula.sims.tasks.adroit_door.task import AdroitDoor
-
-            return AdroitDoor(config)
-        case _:
-            raise ConfigError(f"no task has the configuration {type(config).__name__}")
+    Raises:
+        ConfigError: no task has such a configuration.
+    """
+    for entry in TASKS.values():
+        if entry.config is type(config):
+            module, name = entry.task.split(":")
+            return getattr(import_module(f"alula.sims.tasks.{module}"), name)(config)
+    raise ConfigError(f"no task has the configuration {type(config).__name__}")
 
 
 def task_name(config: Any) -> str:

@@ -10,7 +10,8 @@ from numpy import ndarray
 
 from alula.core.seeding import BatchRng
 from alula.core.spaces import SpaceSpec
-from alula.sims.engine import BatchState
+from alula.sims.engine import BatchState, Engine
+from alula.sims.mujoco_engine import MujocoEngine
 
 
 @runtime_checkable
@@ -30,6 +31,7 @@ class Task(ABC):
     """
 
     model: mujoco.MjModel
+    """The scene: what pictures show, and what MuJoCo simulates."""
     observation: ClassVar[SpaceSpec]
     action: SpaceSpec
     substeps: ClassVar[int]
@@ -45,6 +47,10 @@ class Task(ABC):
     def control_rate(self) -> float:
         """Control steps per second [Hz]."""
         return 1.0 / (self.substeps * float(self.model.opt.timestep))
+
+    def make_engine(self, num_envs: int, num_threads: int | None) -> Engine:
+        """Physics of `num_envs` environments; by default MuJoCo's."""
+        return MujocoEngine(self.model, num_envs, self.substeps, self.extras, num_threads)
 
     @abstractmethod
     def reset(self, state: BatchState, env_ids: Int64[ndarray, " selected"], rng: BatchRng) -> None:
@@ -78,6 +84,11 @@ class Task(ABC):
         """Whether the episode ends here for reasons of the task; by default on success."""
         del state
         return success
+
+    def metrics(self, state: BatchState) -> dict[str, Float[ndarray, " num_envs"]]:
+        """Further numbers about the present state, which `info` carries beside success; by default none."""
+        del state
+        return {}
 
     @abstractmethod
     def expert(self, noise: float, seed: int) -> Expert:

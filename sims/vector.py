@@ -14,7 +14,6 @@ from alula.core.errors import ActionError
 from alula.core.seeding import BatchRng
 from alula.core.spaces import FieldSpec, SpaceSpec
 from alula.core.transitions import Observation
-from alula.sims.engine import BatchedEngine
 from alula.sims.rendering import Camera
 from alula.sims.task import Task
 
@@ -45,7 +44,8 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
 
     `step` refuses actions that are not finite (`ActionError`, physics untouched) and clips the others to the action
     field's bounds; `info["clipped"]` tells where. An environment whose physics diverges is terminated alone and
-    flagged in `info["diverged"]`. `info["success"]` is the task's success after each step.
+    flagged in `info["diverged"]`. `info["success"]` is the task's success after each step, beside the
+    task's own metrics.
 
     Args:
         task: The task; may be shared between environments.
@@ -78,7 +78,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         self.single_action_space = gymnasium_box(task.action["action"])
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.engine = BatchedEngine(task.model, num_envs, task.substeps, task.extras, num_threads)
+        self.engine = task.make_engine(num_envs, num_threads)
         self._low, self._high = task.action["action"].bounds()
         self._rng = BatchRng.from_seeds(np.random.SeedSequence().generate_state(num_envs).astype(np.int64))
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
@@ -164,6 +164,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         terminated = (task.terminated(state, success) | diverged) & ~resetting
         truncated = (self._elapsed >= task.max_episode_steps) & ~terminated & ~resetting
         info = {"success": success, "diverged": diverged & ~resetting, "clipped": clipped & ~resetting}
+        info |= task.metrics(state)
         return self._finish(reward, terminated, truncated, info)
 
     def _finish(
@@ -203,6 +204,16 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         self._elapsed, self._ended = saved["elapsed"].copy(), saved["ended"].copy()
         self._rng = BatchRng(saved["keys"].copy(), saved["counters"].copy())
         return self.task.observe(self.engine.state)
+
+    def branch(self, env_ids: Int64[ndarray, " selected"], count: int) -> "TaskVectorEnv":
+        """A new batch that holds `count` copies of each chosen environment, next to each other.
+
+        The copies are exact, random streams included: under equal actions they and the originals go through the
+        same states, bit for bit. Planners try different futures on them.
+        """
+        copies = TaskVectorEnv(self.task, count * len(env_ids), self.autoreset_mode)
+        copies.set_state({name: np.repeat(array[env_ids], count, axis=0) for name, array in self.get_state().items()})
+        return copies
 
     def render(self) -> tuple[ndarray, ...]:
         """One RGB image (height, width, 3) uint8 per environment, from the task's camera."""
@@ -251,7 +262,7 @@ class TaskEnv(gymnasium.Env[Observation, ndarray]):
             float(reward[0]),
             bool(terminated[0]),
             bool(truncated[0]),
-            {name: bool(value[0]) for name, value in info.items()},
+            {name: value[0].item() for name, value in info.items()},
         )
 
     def render(self) -> ndarray:

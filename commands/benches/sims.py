@@ -10,7 +10,7 @@ from mujoco.rollout import Rollout
 from alula.commands.benches.measure import interleaved, median, ratio
 from alula.commands.console import Result
 from alula.configs.schemas import BenchConfig
-from alula.sims.engine import CONTROL
+from alula.sims.mujoco_engine import CONTROL, MujocoEngine
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
 from alula.sims.tasks.peg_insertion.task import PegInsertion
 from alula.sims.vector import TaskVectorEnv
@@ -55,16 +55,21 @@ def _record(environments: TaskVectorEnv) -> tuple[list[np.ndarray], list[np.ndar
         states.append(environments.get_state()["physics"])
         environments.step(action)
         actions.append(action)
-        controls.append(environments.engine.last_control)
+        controls.append(_physics(environments).last_control)
     environments.set_state(begin)
     return states, controls, actions
+
+
+def _physics(environments: TaskVectorEnv) -> MujocoEngine:
+    assert isinstance(environments.engine, MujocoEngine)
+    return environments.engine
 
 
 def _bare(
     environments: TaskVectorEnv, states: list[np.ndarray], controls: list[np.ndarray]
 ) -> Callable[[], Iterator[int]]:
     """The same physics by `mujoco.rollout` alone, with buffers and threads made beforehand."""
-    engine = environments.engine
+    engine = _physics(environments)
     model, count, substeps = engine.model, engine.num_envs, engine.substeps
     data = [mujoco.MjData(model) for _ in range(engine.num_threads)]
     pool = Rollout(nthread=engine.num_threads)

@@ -7,7 +7,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from alula.sims.engine import BatchedEngine, BatchState
+from alula.sims.engine import BatchState
+from alula.sims.mujoco_engine import MujocoEngine
 from alula.sims.registry import make_task
 from alula.sims.robots.kinematics import SerialChain
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
@@ -43,11 +44,11 @@ def model() -> mujoco.MjModel:
 
 
 @pytest.fixture
-def make_engine(model: mujoco.MjModel) -> Callable[..., BatchedEngine]:
+def make_engine(model: mujoco.MjModel) -> Callable[..., MujocoEngine]:
     """`make_engine(num_envs)`: the plate at a height of its own in each environment, the arm swinging."""
 
-    def make(num_envs: int, substeps: int = SUBSTEPS, num_threads: int | None = None) -> BatchedEngine:
-        engine = BatchedEngine(model, num_envs, substeps, {"note": (2,)}, num_threads)
+    def make(num_envs: int, substeps: int = SUBSTEPS, num_threads: int | None = None) -> MujocoEngine:
+        engine = MujocoEngine(model, num_envs, substeps, {"note": (2,)}, num_threads)
         state = engine.state
         state.mocap_pos[:, 0, 2] += 0.05 * np.arange(num_envs)
         state.qvel[:, 6:8] = np.random.default_rng(0).normal(0, 3, (num_envs, 2))
@@ -65,13 +66,13 @@ def set_mujoco(model: mujoco.MjModel, state: BatchState, env: int) -> mujoco.MjD
     return data
 
 
-def settle(engine: BatchedEngine, steps: int = 60) -> None:
+def settle(engine: MujocoEngine, steps: int = 60) -> None:
     """Until the balls lie on their plates (1.2 s)."""
     for _ in range(steps):
         assert not engine.advance().any()
 
 
-def test_every_environment_keeps_its_own_mocap_pose(make_engine: Callable[..., BatchedEngine]) -> None:
+def test_every_environment_keeps_its_own_mocap_pose(make_engine: Callable[..., MujocoEngine]) -> None:
     """Balls come to rest on plates of different heights, none of them where the model file put it."""
     engine = make_engine(4)
     poses = engine.state.mocap_pos.copy()
@@ -82,7 +83,7 @@ def test_every_environment_keeps_its_own_mocap_pose(make_engine: Callable[..., B
 
 @pytest.mark.parametrize("env", [0, 2])
 def test_free_motion_is_plain_mujoco_s(
-    model: mujoco.MjModel, make_engine: Callable[..., BatchedEngine], env: int
+    model: mujoco.MjModel, make_engine: Callable[..., MujocoEngine], env: int
 ) -> None:
     """While nothing touches, calls of ten substeps equal a loop of `mj_step`, bit for bit."""
     engine = make_engine(3)
@@ -98,7 +99,7 @@ def test_free_motion_is_plain_mujoco_s(
 
 
 def test_a_step_is_a_function_of_state_and_control(
-    make_engine: Callable[..., BatchedEngine], assert_identical: Same
+    make_engine: Callable[..., MujocoEngine], assert_identical: Same
 ) -> None:
     """From a state in contact, repeated after other simulations, in another row or on threads: the same bits.
 
@@ -123,7 +124,7 @@ def test_a_step_is_a_function_of_state_and_control(
     assert_identical(large.get_state(), {n: np.tile(a[::-1], (4, *(1,) * (a.ndim - 1))) for n, a in wanted.items()})
 
 
-def test_substeps_in_one_call_are_the_definition_of_a_step(make_engine: Callable[..., BatchedEngine]) -> None:
+def test_substeps_in_one_call_are_the_definition_of_a_step(make_engine: Callable[..., MujocoEngine]) -> None:
     """Ten plus ten substeps after contact need not be twenty, for the solver starts cold at each call.
 
     That is why a control step is one call; if MuJoCo ever makes both equal, this test says that the rule may go.
@@ -138,7 +139,7 @@ def test_substeps_in_one_call_are_the_definition_of_a_step(make_engine: Callable
 
 
 def test_sensors_are_one_substep_old_but_kinematics_is_fresh(
-    model: mujoco.MjModel, make_engine: Callable[..., BatchedEngine]
+    model: mujoco.MjModel, make_engine: Callable[..., MujocoEngine]
 ) -> None:
     """Forward kinematics gives MuJoCo's tip position after the step; the sensor gives the one a substep before."""
     engine, shorter = make_engine(3), make_engine(3, substeps=SUBSTEPS - 1)
@@ -176,7 +177,7 @@ def test_the_observed_tip_is_where_mujoco_has_it() -> None:
 @pytest.mark.usefixtures("quiet_mujoco")
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e12])
-def test_mujoco_s_silent_reset_is_noticed(make_engine: Callable[..., BatchedEngine], value: float, steps: int) -> None:
+def test_mujoco_s_silent_reset_is_noticed(make_engine: Callable[..., MujocoEngine], value: float, steps: int) -> None:
     """A broken row comes back finite from MuJoCo, so only its clock betrays it; ours is flagged and finite."""
     engine = make_engine(3)
     settle(engine, steps)
@@ -190,7 +191,7 @@ def test_mujoco_s_silent_reset_is_noticed(make_engine: Callable[..., BatchedEngi
 
 @pytest.mark.usefixtures("quiet_mujoco")
 def test_divergence_within_a_step_restores_the_state_before_it(
-    make_engine: Callable[..., BatchedEngine], assert_identical: Same
+    make_engine: Callable[..., MujocoEngine], assert_identical: Same
 ) -> None:
     """A sane state that an absurd force blows up stays as it was, one step later; its neighbours move on."""
     engine, clean = make_engine(3), make_engine(3)
@@ -205,7 +206,7 @@ def test_divergence_within_a_step_restores_the_state_before_it(
         assert_identical(engine.get_state()[name][[0, 2]], array[[0, 2]])
 
 
-def test_saved_states_are_copies(make_engine: Callable[..., BatchedEngine], assert_identical: Same) -> None:
+def test_saved_states_are_copies(make_engine: Callable[..., MujocoEngine], assert_identical: Same) -> None:
     """Simulating on does not change what was saved, nor does writing to it change the simulation."""
     engine = make_engine(2)
     saved = engine.get_state()
@@ -218,7 +219,7 @@ def test_saved_states_are_copies(make_engine: Callable[..., BatchedEngine], asse
     assert_identical(engine.get_state(), now)
 
 
-def test_views_move_the_simulation(model: mujoco.MjModel, make_engine: Callable[..., BatchedEngine]) -> None:
+def test_views_move_the_simulation(model: mujoco.MjModel, make_engine: Callable[..., MujocoEngine]) -> None:
     """Every named array of the state is the engine's own memory, in MuJoCo's order."""
     engine = make_engine(2)
     state, number = engine.state, iter(range(1, 100))
@@ -234,7 +235,7 @@ def test_views_move_the_simulation(model: mujoco.MjModel, make_engine: Callable[
 
 
 def test_resets_and_restores_touch_only_the_chosen(
-    make_engine: Callable[..., BatchedEngine], assert_identical: Same
+    make_engine: Callable[..., MujocoEngine], assert_identical: Same
 ) -> None:
     """The others keep every bit; the chosen have the model's initial state or the saved one, extras included."""
     engine, initial = make_engine(3), make_engine(3)
