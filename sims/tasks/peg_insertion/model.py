@@ -3,7 +3,8 @@
 import mujoco
 import numpy as np
 
-from alula.sims.robots.panda.panda import add_panda
+from alula.sims.robots.panda.panda import PANDA
+from alula.sims.robots.robot import add_arm
 
 PEG_HALF_WIDTH = 0.010
 """Half the side of the square peg [m]."""
@@ -42,7 +43,7 @@ def build_model(clearance: float) -> mujoco.MjModel:
     spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
     _add_surroundings(spec)
-    flange = add_panda(spec)
+    flange = add_arm(spec, PANDA)
     _add_tool(spec, flange)
     _add_socket(spec, clearance)
     return spec.compile()

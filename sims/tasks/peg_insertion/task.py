@@ -11,7 +11,7 @@ from alula.core.seeding import BatchRng, box_muller
 from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
 from alula.sims.engine import BatchState
 from alula.sims.robots.kinematics import SerialChain, damped_least_squares
-from alula.sims.robots.panda.panda import HOME, JOINT_NAMES, LINKS
+from alula.sims.robots.panda.panda import PANDA
 from alula.sims.task import Task
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
 from alula.sims.tasks.peg_insertion.expert import PegExpert
@@ -42,7 +42,7 @@ LEAD_HIGH = np.array([0.01, 0.01, 0.01])
 LEAD_YAW = 0.1
 """The same for the commanded yaw [rad]."""
 POSTURE_GAIN = 0.05
-"""Share of the way back to HOME that the arm's free joint motion takes per control step."""
+"""Share of the way back to the home posture that the arm's free joint motion takes per control step."""
 IK_DAMPING = 0.02
 
 OBSERVATION = SpaceSpec(
@@ -107,9 +107,9 @@ class PegInsertion(Task):
         self.config = config
         self.model = build_model(config.clearance)
         self.max_episode_steps = config.max_episode_steps
-        self.chain = SerialChain(self.model, JOINT_NAMES, "tip")
-        self.low = np.array([link.low for link in LINKS])
-        self.high = np.array([link.high for link in LINKS])
+        self.chain = SerialChain(self.model, PANDA.joint_names(), "tip")
+        self.low = np.array([link.low for link in PANDA.links])
+        self.high = np.array([link.high for link in PANDA.links])
         self.action = SpaceSpec(
             (
                 FieldSpec(
@@ -128,14 +128,14 @@ class PegInsertion(Task):
         self.start_poses = self.chain.forward(self.starts)
 
     def _solve_starts(self) -> Float64[ndarray, "starts 7"]:
-        """Arm postures whose tips fill the start region, by inverse kinematics from HOME."""
+        """Arm postures whose tips fill the start region, by inverse kinematics from the home posture."""
         rng, row = BatchRng.from_seeds(range(NUM_STARTS)), np.arange(NUM_STARTS)
         x = SOCKET_CENTER[0] + rng.uniform(row, -START_RANGE, START_RANGE, 1)
         y = SOCKET_CENTER[1] + rng.uniform(row, -START_RANGE, START_RANGE, 1)
         z = rng.uniform(row, *START_HEIGHT, 1)
         yaw = rng.uniform(row, -START_YAW_RANGE, START_YAW_RANGE, 1)[:, 0]
         target = np.concatenate([x, y, z], axis=1)
-        qpos = np.tile(HOME, (NUM_STARTS, 1))
+        qpos = np.tile(PANDA.home, (NUM_STARTS, 1))
         for _ in range(30):
             pose = self.chain.forward(qpos)
             twist = np.concatenate([target - pose.position, upright_error(pose.rotation, yaw)], axis=1)
@@ -179,7 +179,7 @@ class PegInsertion(Task):
         state.extras["target_yaw"][:, 0] = yaw + lead_yaw
         error = upright_error(rotation, yaw + lead_yaw)
         twist = np.concatenate([lead, error], axis=1)
-        posture = POSTURE_GAIN * (HOME - state.qpos)
+        posture = POSTURE_GAIN * (np.array(PANDA.home) - state.qpos)
         step = damped_least_squares(state.extras["jacobian"], twist, posture, IK_DAMPING)
         np.clip(state.qpos + step, self.low, self.high, out=state.ctrl)
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alula.sims.robots.kinematics import ChainPose, SerialChain, damped_least_squares
-from alula.sims.robots.panda.panda import HOME, JOINT_NAMES, LINKS, add_panda
+from alula.sims.robots.panda.panda import PANDA
+from alula.sims.robots.robot import add_arm
 
 
 @dataclass
@@ -25,12 +26,12 @@ class Arm:
 def arm() -> Arm:
     """Forty postures that fill the joint limits."""
     spec = mujoco.MjSpec()
-    tool = add_panda(spec).add_body(name="tool", pos=[0.01, -0.02, 0.05], quat=[0.9, 0.1, -0.3, 0.2])
+    tool = add_arm(spec, PANDA).add_body(name="tool", pos=[0.01, -0.02, 0.05], quat=[0.9, 0.1, -0.3, 0.2])
     tool.add_site(name="tip", pos=[0.03, 0.0, 0.1], quat=[0.5, 0.5, -0.5, 0.5])
     model = spec.compile()
-    low, high = np.array([(link.low, link.high) for link in LINKS]).T
+    low, high = np.array([(link.low, link.high) for link in PANDA.links]).T
     postures = np.random.default_rng(0).uniform(low, high, (40, 7))
-    return Arm(model, SerialChain(model, JOINT_NAMES, "tip"), postures)
+    return Arm(model, SerialChain(model, PANDA.joint_names(), "tip"), postures)
 
 
 def test_pose_and_jacobian_are_mujoco_s(arm: Arm) -> None:
@@ -79,8 +80,8 @@ def error_to(target: ChainPose, pose: ChainPose) -> np.ndarray:
 def test_damped_least_squares_reaches_targets(arm: Arm) -> None:
     """From 0.3 rad away in every joint to reachable poses: below a micrometre and a microradian in 30 iterations."""
     generator = np.random.default_rng(1)
-    reached = np.array(HOME) + generator.uniform(-0.3, 0.3, (30, 7))
-    target, qpos = arm.chain.forward(reached), np.tile(HOME, (30, 1))
+    reached = np.array(PANDA.home) + generator.uniform(-0.3, 0.3, (30, 7))
+    target, qpos = arm.chain.forward(reached), np.tile(PANDA.home, (30, 1))
     for _ in range(30):
         pose = arm.chain.forward(qpos)
         qpos = qpos + damped_least_squares(pose.jacobian, error_to(target, pose), np.zeros_like(qpos), 0.02)
@@ -101,7 +102,7 @@ def test_the_step_solves_the_damped_problem(seed: int, damping: float) -> None:
 
 def test_posture_motion_leaves_the_tool_still(arm: Arm) -> None:
     """Undamped, the step is J+ twist + (1 - J+ J) posture: the tool does its task, the rest follows the posture."""
-    pose = arm.chain.forward(np.array(HOME) + np.random.default_rng(2).uniform(-0.3, 0.3, (20, 7)))
+    pose = arm.chain.forward(np.array(PANDA.home) + np.random.default_rng(2).uniform(-0.3, 0.3, (20, 7)))
     posture = np.random.default_rng(3).normal(size=(20, 7))
     J = pose.jacobian
     inverse = np.linalg.pinv(J)

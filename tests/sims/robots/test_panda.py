@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from alula.sims.robots.kinematics import SerialChain
-from alula.sims.robots.panda.panda import HOME, JOINT_NAMES, VELOCITY_LIMITS, add_panda
+from alula.sims.robots.panda.panda import PANDA
+from alula.sims.robots.robot import add_arm
 
 # Franka Control Interface documentation, "Robot and interface specifications".
 POSITION_LIMITS = {
@@ -31,7 +32,7 @@ MASSES = [4.970684, 0.646926, 3.228604, 3.587895, 1.225946, 1.666555, 0.735522]
 def model() -> mujoco.MjModel:
     """The arm alone, with a site at its flange."""
     spec = mujoco.MjSpec()
-    add_panda(spec).add_site(name="flange")
+    add_arm(spec, PANDA).add_site(name="flange")
     return spec.compile()
 
 
@@ -50,7 +51,7 @@ def craig(a: float, d: float, alpha: float, theta: float) -> np.ndarray:
 
 def test_the_flange_follows_the_published_parameters(model: mujoco.MjModel) -> None:
     """The product of the eight Denavit-Hartenberg transforms, at random postures."""
-    chain = SerialChain(model, JOINT_NAMES, "flange")
+    chain = SerialChain(model, PANDA.joint_names(), "flange")
     postures = np.random.default_rng(0).uniform(*POSITION_LIMITS.values(), (20, 7))
     pose = chain.forward(postures)
     for row, qpos in enumerate(postures):
@@ -62,11 +63,11 @@ def test_the_flange_follows_the_published_parameters(model: mujoco.MjModel) -> N
 
 
 def test_known_poses_by_hand(model: mujoco.MjModel) -> None:
-    """All joints at zero: 88 mm ahead, 926 mm up; at HOME: 306.9 mm ahead, 590.3 mm up; both looking down.
+    """All joints at zero: 88 mm ahead, 926 mm up; at home: 306.9 mm ahead, 590.3 mm up; both looking down.
 
     The second is the vendor's example of the ready pose, less the 103.4 mm of its hand.
     """
-    pose = SerialChain(model, JOINT_NAMES, "flange").forward(np.array([np.zeros(7), HOME]))
+    pose = SerialChain(model, PANDA.joint_names(), "flange").forward(np.array([np.zeros(7), PANDA.home]))
     np.testing.assert_allclose(pose.position, [[0.088, 0, 0.926], [0.3069, 0, 0.5903]], atol=5e-5)
     np.testing.assert_allclose(pose.rotation[:, :, 2], [[0, 0, -1]] * 2, atol=1e-12)
 
@@ -74,16 +75,16 @@ def test_known_poses_by_hand(model: mujoco.MjModel) -> None:
 def test_limits_are_compiled_in(model: mujoco.MjModel) -> None:
     """Joint ranges bound joints and commands, torque limits the servos."""
     low, high = POSITION_LIMITS.values()
-    joints = [model.joint(name).id for name in JOINT_NAMES]
+    joints = [model.joint(name).id for name in PANDA.joint_names()]
     assert model.jnt_limited[joints].all()
     for bounds in (model.jnt_range[joints], model.actuator_ctrlrange):
         np.testing.assert_array_equal(bounds, np.array([low, high]).T)
     np.testing.assert_array_equal(model.actuator_forcerange, np.array([[-t, t] for t in TORQUES]))
     assert model.actuator_ctrllimited.all()
     assert model.actuator_forcelimited.all()
-    assert VELOCITY_LIMITS == (2.175,) * 4 + (2.61,) * 3
-    assert (np.array(low) < HOME).all()
-    assert (np.array(HOME) < high).all()
+    assert tuple(link.velocity for link in PANDA.links) == (2.175,) * 4 + (2.61,) * 3
+    assert (np.array(low) < PANDA.home).all()
+    assert (np.array(PANDA.home) < high).all()
 
 
 def test_masses_are_compiled_in(model: mujoco.MjModel) -> None:
@@ -97,10 +98,10 @@ def test_masses_are_compiled_in(model: mujoco.MjModel) -> None:
 
 
 def test_the_servos_hold_a_posture(model: mujoco.MjModel) -> None:
-    """Commanded HOME, the arm comes from 0.1 rad away to rest there within a second, gravity being compensated."""
+    """Commanded its home posture, the arm comes from 0.1 rad away to rest there within a second, gravity being compensated."""
     data = mujoco.MjData(model)
-    data.qpos[:], data.ctrl[:] = np.array(HOME) + 0.1, HOME
+    data.qpos[:], data.ctrl[:] = np.array(PANDA.home) + 0.1, PANDA.home
     for _ in range(round(1.0 / model.opt.timestep)):
         mujoco.mj_step(model, data)
-    np.testing.assert_allclose(data.qpos, HOME, atol=1e-3)
+    np.testing.assert_allclose(data.qpos, PANDA.home, atol=1e-3)
     np.testing.assert_allclose(data.qvel, 0, atol=5e-3)
