@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
 import mujoco
 from jaxtyping import Bool, Float, Float32, Int64
@@ -32,15 +33,15 @@ class Task(ABC):
 
     model: mujoco.MjModel
     """The scene: what pictures show, and what MuJoCo simulates."""
-    observation: ClassVar[SpaceSpec]
+    observation: SpaceSpec
     action: SpaceSpec
-    substeps: ClassVar[int]
+    substeps: int
     """Physics steps per control step."""
     max_episode_steps: int
     """Control steps after which an episode is truncated."""
-    extras: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    extras: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """Per-environment arrays of the task's own: name and shape of one environment's entry."""
-    camera: ClassVar[str]
+    camera: str
     """Camera of the videos."""
 
     @property

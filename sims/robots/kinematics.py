@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from numpy import ndarray
 
 Rows = Float64[ndarray, "batch joints"]
@@ -20,6 +20,10 @@ class ChainPose:
     """Tool axes in the world, as columns."""
     jacobian: Float64[ndarray, "batch 6 joints"]
     """Linear [m/rad], then angular [rad/rad] velocity of the tool in the world per joint velocity."""
+
+    def rows(self, chosen: Int64[ndarray, " selected"]) -> "ChainPose":
+        """Only the chosen rows."""
+        return ChainPose(self.position[chosen], self.rotation[chosen], self.jacobian[chosen])
 
 
 class SerialChain:
@@ -87,6 +91,26 @@ def damped_least_squares(
     gram[:, range(6), range(6)] += damping**2
     remaining = twist - np.einsum("bij,bj->bi", jacobian, posture)
     return posture + np.einsum("bji,bj->bi", jacobian, np.linalg.solve(gram, remaining[:, :, None])[:, :, 0])
+
+
+def yaw_of(rotation: Float64[ndarray, "batch 3 3"]) -> Float64[ndarray, " batch"]:
+    """Yaw [rad] of a tool that points down."""
+    return np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
+
+
+def upright_error(
+    rotation: Float64[ndarray, "batch 3 3"], yaw: Float64[ndarray, " batch"]
+) -> Float64[ndarray, "batch 3"]:
+    """Small rotation [rad, world axes] from `rotation` to the tool pointing down at `yaw`."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, _) = np.moveaxis(rotation, 0, 2)
+    # Half the sum of (column of `rotation`) x (column wanted); wanted are (c, s, 0), (s, -c, 0) and (0, 0, -1).
+    error = np.empty((len(yaw), 3))
+    error[:, 0] = zy * cos - zx * sin - yz
+    error[:, 1] = zx * cos + zy * sin + xz
+    error[:, 2] = (xx * sin - yx * cos) - (xy * cos + yy * sin)
+    error *= 0.5
+    return error
 
 
 def _combine(

@@ -169,8 +169,8 @@ def test_the_observed_tip_is_where_mujoco_has_it() -> None:
     for row in range(3):
         data = set_mujoco(task.model, state, row)
         mujoco.mj_forward(task.model, data)
-        np.testing.assert_allclose(state.extras["tip_position"][row], data.site("tip").xpos, atol=1e-12)
-        np.testing.assert_allclose(state.extras["tip_rotation"][row].ravel(), data.site("tip").xmat, atol=1e-12)
+        np.testing.assert_allclose(state.extras["tool_position"][row], data.site("tip").xpos, atol=1e-12)
+        np.testing.assert_allclose(state.extras["tool_rotation"][row].ravel(), data.site("tip").xmat, atol=1e-12)
     env.close()
 
 

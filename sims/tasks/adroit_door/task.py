@@ -7,7 +7,7 @@ manipulation with deep reinforcement learning and demonstrations".
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
 import mujoco
 import numpy as np
@@ -80,7 +80,6 @@ class AdroitDoor(Task):
     substeps = 5
     camera = "fixed"
     observation = OBSERVATION
-    extras: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def __init__(self, config: AdroitDoorConfig) -> None:
         self.config = config

@@ -6,7 +6,8 @@ from numpy import ndarray
 
 from alula.core.geometry import rotate_by_yaw
 from alula.sims.engine import BatchState
-from alula.sims.tasks.peg_insertion.frames import relative_pose, yaw_of
+from alula.sims.robots.kinematics import yaw_of
+from alula.sims.tasks.peg_insertion.frames import relative_pose
 from alula.sims.tasks.peg_insertion.limits import MAX_STEP, MAX_TURN
 
 APPROACH, DESCEND, LIFT = range(3)
@@ -65,8 +66,8 @@ class PegExpert:
         height = np.where(near, NEAR_HEIGHT, FAR_HEIGHT)
         climb = np.select([self.phase == DESCEND, self.phase == LIFT], [-DESCENT, DESCENT], height - position[:, 2])
         step = rotate_by_yaw(np.column_stack([-error, climb]), state.extras["socket_yaw"][:, 0])
-        step -= state.extras["target"] - state.extras["tip_position"]  # what is commanded but not reached yet
-        turn = -yaw - (state.extras["target_yaw"][:, 0] - yaw_of(state.extras["tip_rotation"]))
+        step -= state.extras["target"] - state.extras["tool_position"]  # what is commanded but not reached yet
+        turn = -yaw - (state.extras["target_yaw"][:, 0] - yaw_of(state.extras["tool_rotation"]))
         action = np.clip(GAIN * np.column_stack([step, turn]), -LIMITS, LIMITS)
         spread = self.noise * (np.abs(action) + TREMOR * LIMITS)
         return np.clip(action + spread * self.generator.standard_normal(action.shape), -LIMITS, LIMITS)

@@ -1,6 +1,5 @@
 """Insert a square peg, held by a Panda, into a socket whose pose is random and may be mis-measured."""
 
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -10,12 +9,13 @@ from alula.core.geometry import quaternion_from_yaw
 from alula.core.seeding import BatchRng, box_muller
 from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
 from alula.sims.engine import BatchState
-from alula.sims.robots.kinematics import SerialChain, damped_least_squares
+from alula.sims.robots.control import ArmControl, ToolMotion
+from alula.sims.robots.kinematics import yaw_of
 from alula.sims.robots.panda.panda import PANDA
 from alula.sims.task import Task
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
 from alula.sims.tasks.peg_insertion.expert import PegExpert
-from alula.sims.tasks.peg_insertion.frames import relative_pose, socket_pose, upright_error, yaw_of
+from alula.sims.tasks.peg_insertion.frames import relative_pose, socket_pose
 from alula.sims.tasks.peg_insertion.limits import MAX_STEP, MAX_TURN
 from alula.sims.tasks.peg_insertion.model import HOLE_DEPTH, build_model
 
@@ -36,14 +36,10 @@ SUCCESS_DEPTH = 0.018
 """Depth of the tip below the hole's edge that counts [m]."""
 SUCCESS_YAW = 0.1
 """Largest yaw error that counts [rad]."""
-LEAD_LOW = np.array([-0.01, -0.01, -0.005])
-LEAD_HIGH = np.array([0.01, 0.01, 0.01])
-"""How far the commanded tool position may be ahead of the tool [m]: bounds speed, and force when pressing down."""
-LEAD_YAW = 0.1
-"""The same for the commanded yaw [rad]."""
-POSTURE_GAIN = 0.05
-"""Share of the way back to the home posture that the arm's free joint motion takes per control step."""
-IK_DAMPING = 0.02
+MOTION = ToolMotion(
+    step=MAX_STEP, turn=MAX_TURN, lead_low=(-0.01, -0.01, -0.005), lead_high=(0.01, 0.01, 0.01), lead_yaw=0.1
+)
+"""The command may run ahead of the tool by 10 mm, but only 5 mm downwards: this bounds the force when pressing."""
 
 OBSERVATION = SpaceSpec(
     (
@@ -93,39 +89,29 @@ class PegInsertion(Task):
     substeps = 20
     camera = "closeup"
     observation = OBSERVATION
-    extras: ClassVar[dict[str, tuple[int, ...]]] = {
-        "socket_yaw": (1,),
-        "offset": (3,),
-        "target": (3,),
-        "target_yaw": (1,),
-        "tip_position": (3,),
-        "tip_rotation": (3, 3),
-        "jacobian": (6, 7),
-    }
 
     def __init__(self, config: PegInsertionConfig) -> None:
         self.config = config
         self.model = build_model(config.clearance)
         self.max_episode_steps = config.max_episode_steps
-        self.chain = SerialChain(self.model, PANDA.joint_names(), "tip")
-        self.low = np.array([link.low for link in PANDA.links])
-        self.high = np.array([link.high for link in PANDA.links])
+        self.arm = ArmControl(self.model, PANDA, ControlMode.END_EFFECTOR_POSE_DELTA, tool_site="tip", motion=MOTION)
+        self.extras = self.arm.extras | {"socket_yaw": (1,), "offset": (3,)}
         self.action = SpaceSpec(
             (
                 FieldSpec(
                     name="action",
                     shape=(4,),
-                    element_names=("step_x", "step_y", "step_z", "turn"),
-                    units=("m", "m", "m", "rad"),
-                    low=(-MAX_STEP, -MAX_STEP, -MAX_STEP, -MAX_TURN),
-                    high=(MAX_STEP, MAX_STEP, MAX_STEP, MAX_TURN),
-                    control_mode=ControlMode.END_EFFECTOR_POSE_DELTA,
+                    element_names=tuple(self.arm.elements.names),
+                    units=tuple(self.arm.elements.units),
+                    low=tuple(self.arm.elements.low),
+                    high=tuple(self.arm.elements.high),
+                    control_mode=self.arm.mode,
                     rate=self.control_rate,
                 ),
             )
         )
         self.starts = self._solve_starts()
-        self.start_poses = self.chain.forward(self.starts)
+        self.start_poses = self.arm.chain.forward(self.starts)
 
     def _solve_starts(self) -> Float64[ndarray, "starts 7"]:
         """Arm postures whose tips fill the start region, by inverse kinematics from the home posture."""
@@ -134,24 +120,13 @@ class PegInsertion(Task):
         y = SOCKET_CENTER[1] + rng.uniform(row, -START_RANGE, START_RANGE, 1)
         z = rng.uniform(row, *START_HEIGHT, 1)
         yaw = rng.uniform(row, -START_YAW_RANGE, START_YAW_RANGE, 1)[:, 0]
-        target = np.concatenate([x, y, z], axis=1)
-        qpos = np.tile(PANDA.home, (NUM_STARTS, 1))
-        for _ in range(30):
-            pose = self.chain.forward(qpos)
-            twist = np.concatenate([target - pose.position, upright_error(pose.rotation, yaw)], axis=1)
-            qpos = qpos + damped_least_squares(pose.jacobian, twist, np.zeros_like(qpos), IK_DAMPING)
-        return qpos
+        return self.arm.postures(np.concatenate([x, y, z], axis=1), yaw)
 
     def reset(self, state: BatchState, env_ids: Int64[ndarray, " selected"], rng: BatchRng) -> None:
         """Draw socket pose, measurement error and initial posture."""
         unit = rng.uniform(env_ids, 0.0, 1.0, 10)  # one draw of all, because each call costs
         start = (NUM_STARTS * unit[:, 0]).astype(np.int64)
-        state.qpos[env_ids] = state.ctrl[env_ids] = self.starts[start]
-        tip, rotation = self.start_poses.position[start], self.start_poses.rotation[start]
-        state.extras["tip_position"][env_ids] = state.extras["target"][env_ids] = tip
-        state.extras["tip_rotation"][env_ids] = rotation
-        state.extras["jacobian"][env_ids] = self.start_poses.jacobian[start]
-        state.extras["target_yaw"][env_ids, 0] = yaw_of(rotation)
+        self.arm.start(state, env_ids, self.starts[start], self.start_poses.rows(start))
         position = np.array(SOCKET_CENTER) + (2 * SOCKET_RANGE * unit[:, 1:3] - SOCKET_RANGE)
         yaw = 2 * SOCKET_YAW_RANGE * unit[:, 3] - SOCKET_YAW_RANGE
         state.mocap_pos[env_ids, 0, :2] = position
@@ -163,39 +138,25 @@ class PegInsertion(Task):
 
     def forward(self, state: BatchState) -> None:
         """Tool pose and Jacobian, fresh from the joint positions."""
-        pose = self.chain.forward(state.qpos)
-        state.extras["tip_position"][:] = pose.position
-        state.extras["tip_rotation"][:] = pose.rotation
-        state.extras["jacobian"][:] = pose.jacobian
+        self.arm.forward(state)
 
     def control(self, state: BatchState, action: Float[ndarray, "num_envs 4"]) -> None:
         """Move the commanded tool pose by `action`, and the joint targets to where inverse kinematics puts it."""
-        position, rotation = state.extras["tip_position"], state.extras["tip_rotation"]
-        lead = state.extras["target"] + action[:, :3] - position
-        lead = np.clip(lead, LEAD_LOW, LEAD_HIGH)
-        yaw = yaw_of(rotation)
-        lead_yaw = np.clip(state.extras["target_yaw"][:, 0] + action[:, 3] - yaw, -LEAD_YAW, LEAD_YAW)
-        state.extras["target"][:] = position + lead
-        state.extras["target_yaw"][:, 0] = yaw + lead_yaw
-        error = upright_error(rotation, yaw + lead_yaw)
-        twist = np.concatenate([lead, error], axis=1)
-        posture = POSTURE_GAIN * (np.array(PANDA.home) - state.qpos)
-        step = damped_least_squares(state.extras["jacobian"], twist, posture, IK_DAMPING)
-        np.clip(state.qpos + step, self.low, self.high, out=state.ctrl)
+        self.arm.command(state, action)
 
     def observe(self, state: BatchState) -> dict[str, Float32[ndarray, "num_envs field"]]:
         """Tool pose, velocity, mean wrench at the tip and lead; the socket as measured, and the peg relative to it."""
-        rotation = state.extras["tip_rotation"]
+        rotation = state.extras["tool_rotation"]
         velocity = np.einsum("bij,bj->bi", state.extras["jacobian"], state.qvel)
         wrench = np.einsum("nsw->nw", state.sensors) / self.substeps  # the mean, five times faster
         own = np.empty((len(velocity), 20), dtype=np.float32)
-        own[:, :3] = state.extras["tip_position"]
+        own[:, :3] = state.extras["tool_position"]
         own[:, 3] = yaw_of(rotation)
         own[:, 4:7] = velocity[:, :3]
         own[:, 7] = velocity[:, 5]
         own[:, 8:10] = rotation[:, :2, 2]
         own[:, 10:16] = wrench
-        own[:, 16:19] = state.extras["target"] - state.extras["tip_position"]
+        own[:, 16:19] = state.extras["target"] - state.extras["tool_position"]
         own[:, 19] = state.extras["target_yaw"][:, 0] - own[:, 3]
         environment = np.empty((len(velocity), 8), dtype=np.float32)
         environment[:, :3], environment[:, 3] = socket_pose(state, measured=True)

@@ -98,7 +98,7 @@ def test_masses_are_compiled_in(model: mujoco.MjModel) -> None:
 
 
 def test_the_servos_hold_a_posture(model: mujoco.MjModel) -> None:
-    """Commanded its home posture, the arm comes from 0.1 rad away to rest there within a second, gravity being compensated."""
+    """Commanded home, the arm comes from 0.1 rad away to rest there within a second, gravity being compensated."""
     data = mujoco.MjData(model)
     data.qpos[:], data.ctrl[:] = np.array(PANDA.home) + 0.1, PANDA.home
     for _ in range(round(1.0 / model.opt.timestep)):

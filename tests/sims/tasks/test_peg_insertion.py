@@ -12,10 +12,10 @@ from gymnasium.vector import AutoresetMode
 from alula.core.errors import ConfigError, RenderError
 from alula.core.geometry import rotate_by_yaw
 from alula.sims.rendering import Camera
-from alula.sims.robots.kinematics import damped_least_squares
+from alula.sims.robots.kinematics import damped_least_squares, upright_error, yaw_of
 from alula.sims.task import Expert
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
-from alula.sims.tasks.peg_insertion.frames import relative_pose, upright_error, yaw_of
+from alula.sims.tasks.peg_insertion.frames import relative_pose
 from alula.sims.tasks.peg_insertion.task import PegInsertion
 from alula.sims.vector import TaskVectorEnv
 
@@ -48,13 +48,13 @@ def placed(exact: PegInsertion) -> Iterator[Placed]:
         yaw = state.extras["socket_yaw"][:, 0]
         target = state.mocap_pos[:, 0] + rotate_by_yaw(tips, yaw)
         for _ in range(40):
-            pose = exact.chain.forward(state.qpos)
+            pose = exact.arm.chain.forward(state.qpos)
             twist = np.hstack([target - pose.position, upright_error(pose.rotation, yaw + yaws)])
             state.qpos[:] += damped_least_squares(pose.jacobian, twist, np.zeros_like(state.qpos), 0.02)
         state.ctrl[:] = state.qpos
         exact.forward(state)
-        state.extras["target"][:] = state.extras["tip_position"]
-        state.extras["target_yaw"][:, 0] = yaw_of(state.extras["tip_rotation"])
+        state.extras["target"][:] = state.extras["tool_position"]
+        state.extras["target_yaw"][:, 0] = yaw_of(state.extras["tool_rotation"])
         position, turned = relative_pose(state, measured=False)
         np.testing.assert_allclose(position, tips, atol=1e-7)
         np.testing.assert_allclose(turned, yaws, atol=1e-6)
@@ -186,7 +186,7 @@ def test_episodes_start_as_documented(mismeasured: PegInsertion) -> None:
     env = TaskVectorEnv(mismeasured, count, num_threads=1)
     env.reset(seed=0)
     state = env.engine.state
-    tip, tip_yaw = state.extras["tip_position"], yaw_of(state.extras["tip_rotation"])
+    tip, tip_yaw = state.extras["tool_position"], yaw_of(state.extras["tool_rotation"])
     socket, offset = state.mocap_pos[:, 0], state.extras["offset"]
     uniform = {
         "socket x": (socket[:, 0], 0.42, 0.58),
@@ -206,13 +206,13 @@ def test_episodes_start_as_documented(mismeasured: PegInsertion) -> None:
     everything = np.column_stack([*(values for values, _, _ in uniform.values()), offset])
     correlations = np.corrcoef(everything.T) - np.eye(everything.shape[1])
     assert np.abs(correlations).max() < 4.5 / np.sqrt(count)
-    np.testing.assert_allclose(state.extras["tip_rotation"][:, :, 2], np.tile([0.0, 0.0, -1.0], (count, 1)), atol=1e-5)
+    np.testing.assert_allclose(state.extras["tool_rotation"][:, :, 2], np.tile([0.0, 0.0, -1.0], (count, 1)), atol=1e-5)
     np.testing.assert_array_equal(socket[:, 2], 0.025)
     half = state.extras["socket_yaw"][:, 0] / 2
     np.testing.assert_allclose(state.mocap_quat[:, 0, 0], np.cos(half), atol=1e-12)
     np.testing.assert_allclose(state.mocap_quat[:, 0, 3], np.sin(half), atol=1e-12)
-    assert (state.qpos >= mismeasured.low).all()
-    assert (state.qpos <= mismeasured.high).all()
+    assert (state.qpos >= mismeasured.arm.low).all()
+    assert (state.qpos <= mismeasured.arm.high).all()
     env.close()
 
 
@@ -295,15 +295,15 @@ def test_actions_displace_the_tool_in_the_world(exact: PegInsertion) -> None:
     env = TaskVectorEnv(exact, 4, AutoresetMode.DISABLED)
     env.reset(seed=[1, 1, 1, 1])
     state = env.engine.state
-    start = np.column_stack([state.extras["tip_position"], yaw_of(state.extras["tip_rotation"])])
+    start = np.column_stack([state.extras["tool_position"], yaw_of(state.extras["tool_rotation"])])
     for _ in range(10):
         env.step(commands)
-    moved = np.column_stack([state.extras["tip_position"], yaw_of(state.extras["tip_rotation"])]) - start
+    moved = np.column_stack([state.extras["tool_position"], yaw_of(state.extras["tool_rotation"])]) - start
     along = np.array([moved[row] @ commands[row] / np.linalg.norm(commands[row]) for row in range(4)])
     across = moved - along[:, None] * commands / np.linalg.norm(commands, axis=1, keepdims=True)
     assert (along > 5 * np.linalg.norm(commands, axis=1)).all()
     assert (along < 10 * np.linalg.norm(commands, axis=1)).all()
     assert np.abs(across[:, :3]).max() < 0.002
     assert np.abs(across[:, 3]).max() < 0.02
-    assert (state.extras["tip_rotation"][:, 2, 2] < -0.999).all()
+    assert (state.extras["tool_rotation"][:, 2, 2] < -0.999).all()
     env.close()
