@@ -21,3 +21,13 @@ def rotate_by_yaw(vectors: Float[ndarray, "batch 3"], yaw: Float[ndarray, " batc
     cos, sin = np.cos(yaw), np.sin(yaw)
     x, y, z = vectors.T
     return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1)
+
+
+def rotation_from_quaternion(quaternion: Float[ndarray, "batch 4"]) -> Float[ndarray, "batch 3 3"]:
+    """Rotation matrices of unit quaternions wxyz."""
+    w, x, y, z = quaternion.T
+    rotation = np.empty((len(quaternion), 3, 3))
+    rotation[:, 0] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], axis=-1)
+    rotation[:, 1] = np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], axis=-1)
+    rotation[:, 2] = np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], axis=-1)
+    return rotation

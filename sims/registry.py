@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from alula.core.errors import ConfigError
 from alula.sims.tasks.adroit_door.config import AdroitDoorConfig
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
+from alula.sims.tasks.tabletop.config import LiftConfig
 
 
 @runtime_checkable
@@ -28,6 +29,7 @@ class TaskEntry:
 
 TASKS = {
     "peg_insertion": TaskEntry(PegInsertionConfig, "alula/PegInsertion-v0", "peg_insertion.task:PegInsertion"),
+    "lift": TaskEntry(LiftConfig, "alula/Lift-v0", "tabletop.lift:Lift"),
     "adroit_door": TaskEntry(AdroitDoorConfig, "alula/AdroitDoor-v0", "adroit_door.task:AdroitDoor"),
 }
 

@@ -1,0 +1,1 @@
+"""Tasks of arms over a table."""

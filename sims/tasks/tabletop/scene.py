@@ -1,0 +1,155 @@
+"""The table, its cameras, and the things that lie on it."""
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from alula.core.geometry import rotation_from_quaternion
+from alula.sims.engine import BatchState
+from alula.sims.robots.robot import Vector
+
+SUBSTEP = 0.0025
+"""Physics step [s]."""
+TABLE_COLOR = (0.66, 0.60, 0.52, 1.0)
+FRICTION = (0.6, 0.01, 0.001)
+"""Sliding [1], torsional [m] and rolling [m] friction of plastic on wood, of the order of tribology tables."""
+CONTACT = {"condim": 4, "solref": [0.01, 1.0], "friction": list(FRICTION)}
+"""Contacts that also resist twisting, with a time constant of two control substeps."""
+
+
+def empty_scene(center: tuple[float, float], size: float) -> mujoco.MjSpec:
+    """A table at height zero under an even light.
+
+    Args:
+        center: Centre of the workspace [m].
+        size: Distance scale of the cameras [m]: about how far the workspace is from the base.
+    """
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    spec.option.timestep = SUBSTEP
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    # Without these, what a gripper holds creeps out of it.
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0
+    spec.visual.headlight.ambient = [0.3, 0.3, 0.3]
+    spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        width=256,
+        height=256,
+        rgb1=[0.86, 0.90, 0.95],
+        rgb2=[0.55, 0.62, 0.72],
+    )
+    world = spec.worldbody
+    world.add_light(pos=[0.3, -0.6, 1.6], dir=[0.1, 0.4, -1.0], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    world.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=[0.4, 0, -0.02],
+        size=[0.8, 0.8, 0.02],
+        rgba=list(TABLE_COLOR),
+        **CONTACT,
+    )
+    x, y = center
+    add_camera(world, "overview", (x + 1.1 * size, y - 1.4 * size, 1.3 * size), (x - 0.3 * size, y, 0.4 * size), 42)
+    add_camera(world, "closeup", (x + 0.55 * size, y - 0.65 * size, 0.55 * size), (x, y, 0.1 * size), 40)
+    add_camera(world, "top", (x, y - 0.001, 1.6 * size), (x, y, 0.0), 40)
+    return spec
+
+
+def add_camera(body: mujoco.MjsBody, name: str, position: Vector, target: Vector, fovy: float) -> None:
+    """A fixed camera at `position` that looks at `target`, upright; `fovy` in degrees."""
+    backward = np.subtract(position, target)
+    right = np.cross([0, 0, 1], backward)
+    up = np.cross(backward, right)
+    camera = body.add_camera(name=name, pos=list(position), fovy=fovy)
+    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
+    camera.alt.xyaxes = [*(right / np.linalg.norm(right)), *(up / np.linalg.norm(up))]
+
+
+def add_free_body(spec: mujoco.MjSpec, name: str) -> mujoco.MjsBody:
+    """A body that moves freely; give it geoms."""
+    body = spec.worldbody.add_body(name=name)
+    body.add_freejoint(name=name)
+    return body
+
+
+def add_block(
+    spec: mujoco.MjSpec, name: str, half_sizes: Vector, mass: float, rgba: tuple[float, float, float, float]
+) -> None:
+    """A box [m, kg] that moves freely."""
+    add_free_body(spec, name).add_geom(
+        name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=list(half_sizes), mass=mass, rgba=list(rgba), **CONTACT
+    )
+
+
+@dataclass(frozen=True)
+class FreeBody:
+    """Where a free body's coordinates are in a batch of states."""
+
+    qpos: int
+    qvel: int
+
+    @classmethod
+    def of(cls, model: mujoco.MjModel, name: str) -> "FreeBody":
+        """The body `name` of a scene."""
+        joint = model.joint(name)
+        return cls(int(joint.qposadr[0]), int(joint.dofadr[0]))
+
+    def position(self, state: BatchState) -> Float64[ndarray, "num_envs 3"]:
+        """In the world [m]; a view."""
+        return state.qpos[:, self.qpos : self.qpos + 3]
+
+    def quaternion(self, state: BatchState) -> Float64[ndarray, "num_envs 4"]:
+        """In the world, wxyz; a view."""
+        return state.qpos[:, self.qpos + 3 : self.qpos + 7]
+
+    def rotation(self, state: BatchState) -> Float64[ndarray, "num_envs 3 3"]:
+        """Axes in the world, as columns."""
+        return rotation_from_quaternion(self.quaternion(state))
+
+    def velocity(self, state: BatchState) -> Float64[ndarray, "num_envs 3"]:
+        """Linear, in the world [m/s]; a view."""
+        return state.qvel[:, self.qvel : self.qvel + 3]
+
+    def yaw(self, state: BatchState) -> Float64[ndarray, " num_envs"]:
+        """Direction of the body's x axis about the vertical [rad]."""
+        rotation = self.rotation(state)
+        return np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
+
+    def place(
+        self,
+        state: BatchState,
+        env_ids: ndarray,
+        position: Float64[ndarray, "selected 3"],
+        yaw: Float64[ndarray, " selected"],
+    ) -> None:
+        """Put it somewhere, upright and at rest."""
+        state.qpos[env_ids, self.qpos : self.qpos + 3] = position
+        state.qpos[env_ids, self.qpos + 3 : self.qpos + 7] = 0.0
+        state.qpos[env_ids, self.qpos + 3], state.qpos[env_ids, self.qpos + 6] = np.cos(yaw / 2), np.sin(yaw / 2)
+
+
+def apart(
+    unit: Float64[ndarray, "batch tries bodies 2"], center: Vector, half: float, distance: float
+) -> Float64[ndarray, "batch bodies 2"]:
+    """Random places [m] in a square that keep their distance: the first try that does, or else the best one.
+
+    Args:
+        unit: Uniform random numbers in [0, 1).
+        center: Centre of the square [m]; its z is ignored.
+        half: Half-width of the square [m].
+        distance: Wanted distance between any two [m].
+    """
+    places = np.array(center[:2]) + half * (2.0 * unit - 1.0)
+    first, second = np.triu_indices(unit.shape[2], 1)
+    gaps = np.linalg.norm(places[:, :, first] - places[:, :, second], axis=-1)
+    smallest = gaps.min(axis=-1, initial=np.inf)
+    best = np.minimum(smallest, distance).argmax(axis=1)
+    return places[np.arange(len(unit)), best]
