@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lint types docs bench-foundation clean
+.PHONY: help setup demo test test-all check lint types docs bench-foundation bench-experts bench-peers clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -59,6 +59,16 @@ docs: setup ## the documentation, as a website in site/
 bench-foundation: setup ## measurements behind the claims about the engine
 	$(BIN)/python benchmarks/foundation/run.py
 
+bench-experts: setup ## success of every task's expert; renews sims/experts.json
+	$(BIN)/python benchmarks/experts/run.py
+
+# Each in an environment of its own: their requirements conflict with ours and with each other's.
+bench-peers: setup ## install the simulators that `alula bench sims` compares with, in .peers/
+	for peer in envpool crazyflow; do \
+		$(PYTHON) -m venv --clear .peers/$$peer; \
+		.peers/$$peer/bin/python -m pip install --disable-pip-version-check -q $$peer; \
+	done
+
 clean: ## remove everything that make and the tools made (not runs/)
-	rm -rf $(VENV) .typing build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .peers .typing build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,6 +1,8 @@
 """`alula list`: what there is to choose from."""
 
+import json
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 
 from alula.commands.console import OUT, Result, print_results
@@ -39,9 +41,18 @@ def _tasks() -> dict[str, list[str]]:
         else:
             (action,) = task.action.values()
             lines.append(f"{_sizes(task.observation)} → {_sizes(task.action)} ({action.control_mode})")
-            lines.append(f"{task.control_rate:g} Hz, at most {task.max_episode_steps} steps")
+            lines.append(f"{task.control_rate:g} Hz, at most {task.max_episode_steps} steps; {_expert(name)}")
         found[name] = lines
     return found
+
+
+def _expert(task: str) -> str:
+    """What `make bench-experts` found."""
+    found = json.loads(files("alula.sims").joinpath("experts.json").read_text(encoding="utf-8"))
+    successes = found["successes"].get(task)
+    if successes is None:
+        return "no scripted expert"
+    return f"expert succeeds in {successes} of {found['episodes']} episodes"
 
 
 def _choices(group: str) -> dict[str, list[str]]:

@@ -1,0 +1,135 @@
+"""Other simulators, measured beside ours: each runs in its own process, with the Python that holds it.
+
+This file is both sides: the parent imports `Peer`; the child runs it as a script, by an interpreter that has the
+peer installed but not alula. `make bench-peers` prepares those interpreters.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Steps = Callable[[int], None]
+"""Advance all environments that many control steps."""
+
+
+class Peer:
+    """A peer's environments, advanced on demand.
+
+    Args:
+        python: Interpreter that has the peer.
+        name: Row of `PEERS`.
+        arguments: Of that row's function.
+    """
+
+    def __init__(self, python: Path, name: str, *arguments: str | int) -> None:
+        command = [str(python), __file__, name, *map(str, arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+
+    def rounds(self, slices: int, steps: int, amount: int) -> Callable[[], Iterator[int]]:
+        """A contender: `slices` slices of `steps` control steps, each worth `amount`."""
+
+        def work() -> Iterator[int]:
+            for _ in range(slices):
+                print(steps, file=self._process.stdin, flush=True)
+                self._answer()
+                yield amount
+
+        return work
+
+    def _answer(self) -> None:
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != "ready":
+            raise ChildProcessError(f"a peer stopped: {' '.join(map(str, self._process.args))}")  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def _envpool(env_id: str, num_envs: str) -> Steps:
+    import envpool
+
+    environments = envpool.make(env_id, env_type="gymnasium", num_envs=int(num_envs), num_threads=os.cpu_count())
+    return _random_actions(environments, int(num_envs), environments.action_space)
+
+
+def _gymnasium(env_id: str, num_envs: str, mode: str) -> Steps:
+    import gymnasium
+
+    environments = gymnasium.make_vec(env_id, num_envs=int(num_envs), vectorization_mode=mode)
+    return _random_actions(environments, int(num_envs), environments.single_action_space)
+
+
+def _random_actions(environments: Any, num_envs: int, space: Any) -> Steps:
+    """Uniformly random actions, drawn beforehand."""
+    import numpy as np
+
+    environments.reset()
+    shape = (64, num_envs, *space.shape)
+    actions = np.random.default_rng(0).uniform(space.low, space.high, shape).astype(space.dtype)
+
+    def advance(count: int) -> None:
+        for step in range(count):
+            environments.step(actions[step % len(actions)])
+
+    return advance
+
+
+def _crazyflow(num_drones: str) -> Steps:
+    import jax
+    from crazyflow.sim import Sim
+
+    simulation = Sim(n_worlds=int(num_drones), control="rotor_vel", dynamics="first_principles", freq=500)
+    simulation.reset()
+
+    def advance(count: int) -> None:
+        simulation.step(count)
+        jax.block_until_ready(simulation.data)
+
+    return advance
+
+
+def _gym_pybullet_drones(checkout: str, num_drones: str, camera: str) -> Steps:
+    sys.path.insert(0, checkout)
+    import numpy as np
+    from gym_pybullet_drones.envs.HoverAviary import HoverAviary
+    from gym_pybullet_drones.envs.MultiHoverAviary import MultiHoverAviary
+    from gym_pybullet_drones.utils.enums import ActionType, ObservationType
+
+    seen = ObservationType.RGB if camera == "rgb" else ObservationType.KIN
+    count = int(num_drones)
+    kind = {"obs": seen, "act": ActionType.RPM, "pyb_freq": 240, "ctrl_freq": 30}
+    environment = HoverAviary(**kind) if count == 1 else MultiHoverAviary(num_drones=count, **kind)
+    environment.reset()
+    action = np.zeros((count, 4), dtype=np.float32)
+
+    def advance(steps: int) -> None:
+        for _ in range(steps):
+            _, _, terminated, truncated, _ = environment.step(action)
+            if terminated or truncated:
+                environment.reset()
+
+    return advance
+
+
+PEERS: dict[str, Callable[..., Steps]] = {
+    "envpool": _envpool,
+    "gymnasium": _gymnasium,
+    "crazyflow": _crazyflow,
+    "gym_pybullet_drones": _gym_pybullet_drones,
+}
+
+if __name__ == "__main__":
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the peer itself prints is not an answer
+    advance = PEERS[sys.argv[1]](*sys.argv[2:])
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        advance(int(line))
+        print("ready", file=answers, flush=True)
