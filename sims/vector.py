@@ -29,6 +29,8 @@ def gymnasium_dict(space: SpaceSpec) -> gymnasium.spaces.Dict:
     return gymnasium.spaces.Dict({name: gymnasium_box(field) for name, field in space.items()})
 
 
+RENDER_MODES = ["rgb_array", "depth_array"]
+
 StepResult = tuple[
     Observation,
     Float[ndarray, " num_envs"],
@@ -52,7 +54,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         num_envs: Size of the batch.
         autoreset_mode: One of Gymnasium's modes. SAME_STEP fills `final_obs` and `final_info`.
         num_threads: Physics threads; default all cores.
-        render_mode: "rgb_array" or None.
+        render_mode: "rgb_array", "depth_array" or None, which draws RGB, too.
     """
 
     metadata: dict[str, Any]
@@ -71,7 +73,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         self.render_mode = render_mode
         self.metadata = {
             "autoreset_mode": autoreset_mode,
-            "render_modes": ["rgb_array"],
+            "render_modes": RENDER_MODES,
             "render_fps": round(task.control_rate),
         }
         self.single_observation_space = gymnasium_dict(task.observation)
@@ -216,18 +218,19 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         return copies
 
     def render(self) -> tuple[ndarray, ...]:
-        """One RGB image (height, width, 3) uint8 per environment, from the task's camera."""
+        """One image per environment, from the task's camera: see `render_env`."""
         return tuple(self.render_env(env) for env in range(self.num_envs))
 
     def render_env(self, env: int) -> ndarray:
-        """RGB image of one environment.
+        """Image of one environment: RGB (height, width, 3) uint8, or depth (height, width) float32 [m].
 
         Raises:
             RenderError: no OpenGL context can be made here.
         """
         if self._camera is None:
             self._camera = Camera(self.task.model, self.task.camera)
-        return self._camera.picture(self.engine.state, env)
+        draw = self._camera.depth if self.render_mode == "depth_array" else self._camera.picture
+        return draw(self.engine.state, env)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop threads and free the renderer."""
@@ -240,9 +243,9 @@ class TaskEnv(gymnasium.Env[Observation, ndarray]):
     """One environment of a task: a batch of one, unwrapped."""
 
     def __init__(self, task: Task, render_mode: str | None = None) -> None:
-        self.batch = TaskVectorEnv(task, 1, AutoresetMode.DISABLED, num_threads=1)
+        self.batch = TaskVectorEnv(task, 1, AutoresetMode.DISABLED, num_threads=1, render_mode=render_mode)
         self.render_mode = render_mode
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(task.control_rate)}
+        self.metadata = {"render_modes": RENDER_MODES, "render_fps": round(task.control_rate)}
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
 
@@ -266,7 +269,7 @@ class TaskEnv(gymnasium.Env[Observation, ndarray]):
         )
 
     def render(self) -> ndarray:
-        """RGB image (height, width, 3) uint8."""
+        """See `TaskVectorEnv.render_env`."""
         return self.batch.render_env(0)
 
     def close(self) -> None:
