@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
+from alula.core.errors import ConfigError
+
 
 @dataclass
 class BatchState:
@@ -64,6 +66,23 @@ class Engine(ABC):
         """Put only the chosen environments back to `saved`."""
         current = self.get_state()
         self.set_state({name: _blend(chosen, saved[name], array) for name, array in current.items()})
+
+    def vary(self, widths: Mapping[str, float]) -> Float64[ndarray, " factors"]:
+        """From now on, multiply the model's parameters in each environment by its row of `state.extras["factors"]`.
+
+        Args:
+            widths: Half-widths of the factors by name of the parameter, as in `sims.config.Randomization`.
+
+        Returns:
+            Half-width of every factor, in the order of that row.
+
+        Raises:
+            ConfigError: this engine cannot.
+        """
+        raise ConfigError(
+            f"task.randomization asks for varied {', '.join(widths)}, which {type(self).__name__} cannot do; set them "
+            "to 0 or use an engine on MuJoCo"
+        )
 
     @abstractmethod
     def close(self) -> None:

@@ -21,6 +21,7 @@ from mujoco.rollout import Rollout
 from numpy import ndarray
 
 from alula.sims.engine import BatchState, Engine
+from alula.sims.variation import ModelVariation
 
 STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 CONTROL = (
@@ -57,6 +58,7 @@ class MujocoEngine(Engine):
         threads = (num_threads or os.cpu_count() or 1) if num_envs >= PARALLEL_FROM else 1
         self.num_threads = threads
         self._models = [model] * num_envs
+        self._variation: ModelVariation | None = None
         self._data = [mujoco.MjData(model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
         self._physics = np.zeros((num_envs, mujoco.mj_stateSize(model, STATE)))
@@ -89,21 +91,37 @@ class MujocoEngine(Engine):
         for array in self.state.extras.values():
             array[env_ids] = 0.0
 
-    def advance(self) -> Bool[ndarray, " num_envs"]:
-        """See `Engine.advance`."""
+    def _simulate(self) -> Float64[ndarray, "num_envs physics"]:
+        """Physics states after one control step; those that diverged have a wrong clock or are not finite."""
         self._control[:, 1:] = self._control[:, :1]
+        self._rollout(self._physics)
+        return self._trajectory[:, -1]
+
+    def _rollout(self, start: Float64[ndarray, "num_envs physics"]) -> None:
+        """Fill the trajectory (and sensors) from `start` under the controls."""
         self._pool.rollout(
             self._models,
             self._data,
-            self._physics,
+            start,
             self._control,
             control_spec=CONTROL,
             skip_checks=True,
-            nstep=self.substeps,
+            nstep=self._control.shape[1],
             state=self._trajectory,
             sensordata=self.state.sensors,
         )
-        last = self._trajectory[:, -1]
+
+    def vary(self, widths: Mapping[str, float]) -> Float64[ndarray, " factors"]:
+        """See `Engine.vary`."""
+        self._variation = ModelVariation(self.model, self.num_envs, widths)
+        self._models = self._variation.models
+        return self._variation.widths
+
+    def advance(self) -> Bool[ndarray, " num_envs"]:
+        """See `Engine.advance`."""
+        if self._variation is not None:
+            self._variation.apply(self.state.extras["factors"], self._data[0])
+        last = self._simulate()
         expected = self._physics[:, 0] + self.substeps * self.model.opt.timestep
         diverged = ~(np.abs(last[:, 0] - expected) < 0.5 * self.model.opt.timestep) | ~np.isfinite(last).all(axis=1)
         if diverged.any():

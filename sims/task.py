@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import mujoco
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 
 from alula.core.seeding import BatchRng
 from alula.core.spaces import SpaceSpec
+from alula.sims.config import Randomization
 from alula.sims.engine import BatchState, Engine
 from alula.sims.mujoco_engine import MujocoEngine
 
@@ -31,6 +32,8 @@ class Task(ABC):
     and `terminated`; on a reset only `reset`.
     """
 
+    randomization: Randomization = Randomization()
+    """How far episodes may differ; what the configuration says, where it says something."""
     model: mujoco.MjModel
     """The scene: what pictures show, and what MuJoCo simulates."""
     observation: SpaceSpec
@@ -69,7 +72,7 @@ class Task(ABC):
         del state
 
     @abstractmethod
-    def observe(self, state: BatchState) -> dict[str, Float32[ndarray, "num_envs field"]]:
+    def observe(self, state: BatchState) -> dict[str, Float[ndarray, "num_envs field"]]:
         """What a policy may see."""
 
     @abstractmethod

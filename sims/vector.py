@@ -14,6 +14,7 @@ from alula.core.errors import ActionError
 from alula.core.seeding import BatchRng
 from alula.core.spaces import FieldSpec, SpaceSpec
 from alula.core.transitions import Observation
+from alula.sims.randomization import Randomizer
 from alula.sims.rendering import Camera
 from alula.sims.task import Task
 
@@ -81,6 +82,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.engine = task.make_engine(num_envs, num_threads)
+        self._randomizer = Randomizer(task.randomization, self.engine, task.action["action"].size)
         self._low, self._high = task.action["action"].bounds()
         self._rng = BatchRng.from_seeds(np.random.SeedSequence().generate_state(num_envs).astype(np.int64))
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
@@ -113,7 +115,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
             given = [(env, value) for env, value in enumerate(seed) if value is not None and mask[env]]
             self._rng.reseed(np.array([env for env, _ in given], dtype=np.int64), [value for _, value in given])
         self._reset(np.flatnonzero(mask))
-        return self.task.observe(self.engine.state), {}
+        return self._observe(slice(None)), {}
 
     def randomize_clocks(self, generator: np.random.Generator) -> None:
         """Pretend that episodes began at different times, so that not all are truncated in the same step."""
@@ -122,8 +124,16 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
     def _reset(self, env_ids: Int64[ndarray, " selected"]) -> None:
         self.engine.reset_to_model(env_ids)
         self.task.reset(self.engine.state, env_ids, self._rng)
+        self._randomizer.reset(self.engine.state, env_ids, self._rng)
         self._elapsed[env_ids] = 0
         self._ended[env_ids] = False
+
+    def _observe(self, env_ids: Int64[ndarray, " selected"] | slice) -> Observation:
+        """What policies see of the chosen environments."""
+        state = self.engine.state
+        observation = self.task.observe(state if isinstance(env_ids, slice) else state.rows(env_ids))
+        keys, counters = self._rng.keys[env_ids], self._rng.counters[env_ids]
+        return self._randomizer.noisy(observation, keys, counters, self._elapsed[env_ids])
 
     def checked(self, actions: ndarray) -> tuple[Float32[ndarray, "num_envs action"], Bool[ndarray, " num_envs"]]:
         """Actions within bounds, and where clipping was needed.
@@ -155,7 +165,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         if resetting.any():
             self._reset(np.flatnonzero(resetting))
             kept = self.engine.get_state()
-        task.control(state, actions)
+        task.control(state, self._randomizer.delayed(state, actions))
         diverged = self.engine.advance()
         if resetting.any():
             self.engine.restore(kept, resetting)
@@ -177,7 +187,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         info: dict[str, Any],
     ) -> StepResult:
         """Autoreset as the mode demands, and the tuple that Gymnasium expects."""
-        observation = self.task.observe(self.engine.state)
+        observation = self._observe(slice(None))
         ended = terminated | truncated
         self._ended = ended
         if ended.any() and self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -189,7 +199,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
             }
             begun = np.flatnonzero(ended)
             self._reset(begun)
-            fresh = self.task.observe(self.engine.state.rows(begun))
+            fresh = self._observe(begun)
             observation = {name: value.copy() for name, value in observation.items()}
             for name, value in fresh.items():
                 observation[name][begun] = value
@@ -205,7 +215,7 @@ class TaskVectorEnv(VectorEnv[Observation, ndarray, ndarray]):
         self.engine.set_state(saved)
         self._elapsed, self._ended = saved["elapsed"].copy(), saved["ended"].copy()
         self._rng = BatchRng(saved["keys"].copy(), saved["counters"].copy())
-        return self.task.observe(self.engine.state)
+        return self._observe(slice(None))
 
     def branch(self, env_ids: Int64[ndarray, " selected"], count: int) -> "TaskVectorEnv":
         """A new batch that holds `count` copies of each chosen environment, next to each other.

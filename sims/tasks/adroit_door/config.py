@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from alula.core.errors import ConfigError
+from alula.sims.config import TaskConfig
 
 REWARDS = ("sparse", "dense")
 
 
 @dataclass
-class AdroitDoorConfig:
+class AdroitDoorConfig(TaskConfig):
     """Open a latched door with the Adroit hand: Gymnasium-Robotics' AdroitHandDoor on the batched engine."""
 
     reward: str = "sparse"
@@ -18,7 +19,6 @@ class AdroitDoorConfig:
 
     def __post_init__(self) -> None:
         """Check the choices."""
+        super().__post_init__()
         if self.reward not in REWARDS:
             raise ConfigError(f"task.reward is '{self.reward}'; allowed are {' and '.join(REWARDS)}")
-        if self.max_episode_steps < 1:
-            raise ConfigError(f"task.max_episode_steps is {self.max_episode_steps}; at least 1 is needed")

@@ -83,6 +83,7 @@ class AdroitDoor(Task):
 
     def __init__(self, config: AdroitDoorConfig) -> None:
         self.config = config
+        self.randomization = config.randomization
         self.model = build_model()
         self.max_episode_steps = config.max_episode_steps
         ctrl_range = self.model.actuator_ctrlrange

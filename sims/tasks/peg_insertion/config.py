@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from alula.core.errors import ConfigError
+from alula.sims.config import TaskConfig
 
 
 @dataclass
-class PegInsertionConfig:
+class PegInsertionConfig(TaskConfig):
     """Insert a square peg into a socket whose pose is random, and may be mis-measured."""
 
     clearance: float = 0.0005
@@ -23,6 +24,7 @@ class PegInsertionConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         if not 0.0001 <= self.clearance <= 0.005:
             raise ConfigError(f"task.clearance is {self.clearance} m; allowed are 0.0001 m to 0.005 m")
         if not (0 <= self.offset_std <= 0.01 and 0 <= self.offset_yaw_std <= 0.2):
@@ -30,5 +32,3 @@ class PegInsertionConfig:
                 f"task.offset_std is {self.offset_std} m and task.offset_yaw_std {self.offset_yaw_std} rad; "
                 "allowed are 0 to 0.01 m and 0 to 0.2 rad"
             )
-        if self.max_episode_steps < 1:
-            raise ConfigError(f"task.max_episode_steps is {self.max_episode_steps}; at least 1 is needed")

@@ -92,6 +92,7 @@ class PegInsertion(Task):
 
     def __init__(self, config: PegInsertionConfig) -> None:
         self.config = config
+        self.randomization = config.randomization
         self.model = build_model(config.clearance)
         self.max_episode_steps = config.max_episode_steps
         self.arm = ArmControl(self.model, PANDA, ControlMode.END_EFFECTOR_POSE_DELTA, tool_site="tip", motion=MOTION)
