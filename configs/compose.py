@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
+from importlib.resources import files
 from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_module
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alula.configs.schemas import COMMANDS, POSITIONAL
 from alula.core.errors import ConfigError, unknown_name
+from alula.policies.config import DiffusionPolicyConfig
 from alula.policies.registry import POLICIES
 from alula.sims.registry import TASKS
 from alula.training.config import ALGORITHMS
@@ -113,6 +115,10 @@ def _store_schemas() -> None:
     for group, choices in GROUPS.items():
         for name, config in choices.items():
             store.store(group=group, name=name, node=config)
+    own = {entry.name for entry in files("alula.configs.presets").joinpath("policy").iterdir()}
+    for name in (f"for_{task}" for task in TASKS):
+        if f"{name}.yaml" not in own:
+            store.store(group="policy", name=name, node=DiffusionPolicyConfig)
 
 
 def _check_choice(command: str, group: str, name: str) -> None:

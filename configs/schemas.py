@@ -127,10 +127,11 @@ class TrainConfig:
 
 @dataclass
 class FinetuneConfig:
-    """RL fine-tuning of a cloned policy."""
+    """RL from a cloned policy, or from scratch."""
 
     checkpoint: str = ""
-    """Checkpoint or run folder of the cloned policy."""
+    """Checkpoint or run folder of the cloned policy; without, `policy` learns `task` from scratch."""
+    policy: Any = None
     algorithm: Any = None
     task: Any = None
     """Where; default the checkpoint's task."""
@@ -199,6 +200,10 @@ class BenchConfig:
     """Environments in the batch."""
     repeats: int = 5
     """Interleaved measurements; medians are reported."""
+    peers: str = ".peers"
+    """Folder of the simulators to compare with, as `make bench-peers` fills it; what is missing there is left out."""
+    gym_pybullet_drones: str | None = None
+    """Checkout of gym-pybullet-drones, which is in no package registry; without, its published rate is assumed."""
 
     def __post_init__(self) -> None:
         """Check the counts."""

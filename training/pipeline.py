@@ -3,10 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
 from alula.core.errors import AlulaError
+from alula.core.normalizer import FieldStatistics
 from alula.datasets.statistics import statistics
 from alula.datasets.store import EpisodeStore
 from alula.datasets.windows import WindowSampler
@@ -24,6 +26,9 @@ from alula.training.evaluation import evaluate
 from alula.training.loop import Progress, fit
 from alula.training.run import Run
 from alula.training.seeds import PROGRESS, TRAINING, first_seed
+
+RANDOM_PLAY_ENVS, RANDOM_PLAY_STEPS = 64, 100
+"""Size of the random play that tells an untrained policy the ranges of what it sees."""
 
 
 def describe_task(config: Any) -> dict[str, Any]:
@@ -61,6 +66,25 @@ def clone(
     fit(trainer, run, report=report)
     run.write_json("times", trainer.clock.seconds)
     return trainer.trained_policy()
+
+
+def untrained(task: Task, config: PolicyConfig, seed: int) -> GenerativePolicy:
+    """A policy that knows no more than ranges: the actions' bounds, and what random actions make it see."""
+    torch.manual_seed(seed)
+    policy = make_policy(config, task.observation, task.action)
+    environments = TaskVectorEnv(task, RANDOM_PLAY_ENVS, AutoresetMode.SAME_STEP)
+    environments.reset(seed=first_seed(TRAINING, seed))
+    low, high = task.action["action"].bounds()
+    generator = np.random.default_rng(seed)
+    seen = {name: FieldStatistics.empty(field.shape) for name, field in task.observation.items()}
+    for _ in range(RANDOM_PLAY_STEPS):
+        actions = generator.uniform(low, high, (RANDOM_PLAY_ENVS, *low.shape)).astype(np.float32)
+        observation, *_ = environments.step(actions)
+        seen = {name: known.merged(FieldStatistics.of(observation[name])) for name, known in seen.items()}
+    environments.close()
+    bounds = FieldStatistics.of(np.stack([low, high]))
+    policy.fit_normalizers(seen | {"action": bounds})
+    return policy
 
 
 def finetune(
