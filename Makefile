@@ -64,9 +64,9 @@ bench-experts: setup ## success of every task's expert; renews sims/experts.json
 
 # Each in an environment of its own: their requirements conflict with ours and with each other's.
 bench-peers: setup ## install the simulators that `alula bench sims` compares with, in .peers/
-	for peer in envpool crazyflow; do \
+	for peer in envpool crazyflow gym_pybullet_drones; do \
 		$(PYTHON) -m venv --clear .peers/$$peer; \
-		.peers/$$peer/bin/python -m pip install --disable-pip-version-check -q $$peer; \
+		.peers/$$peer/bin/python -m pip install --disable-pip-version-check -q -r benchmarks/peers/$$peer.txt; \
 	done
 
 clean: ## remove everything that make and the tools made (not runs/)

@@ -203,7 +203,7 @@ class BenchConfig:
     peers: str = ".peers"
     """Folder of the simulators to compare with, as `make bench-peers` fills it; what is missing there is left out."""
     gym_pybullet_drones: str | None = None
-    """Checkout of gym-pybullet-drones, which is in no package registry; without, its published rate is assumed."""
+    """Checkout of gym-pybullet-drones, which is in no package registry; without, a rate measured once is assumed."""
 
     def __post_init__(self) -> None:
         """Check the counts."""

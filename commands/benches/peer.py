@@ -52,6 +52,12 @@ class Peer:
         self._process.wait()
 
 
+def interpreter(folder: str, peer: str) -> Path | None:
+    """The Python that `make bench-peers` has put into `folder` for a peer; None where it has not."""
+    python = Path(folder) / peer / "bin" / "python"
+    return python if python.exists() else None
+
+
 def _envpool(env_id: str, num_envs: str) -> Steps:
     import envpool
 

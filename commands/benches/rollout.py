@@ -9,10 +9,8 @@ from mujoco.rollout import Rollout
 
 from alula.commands.benches.measure import interleaved, median, ratio
 from alula.commands.console import Result
-from alula.configs.schemas import BenchConfig
 from alula.sims.mujoco_engine import CONTROL, MujocoEngine
-from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
-from alula.sims.tasks.peg_insertion.task import PegInsertion
+from alula.sims.registry import TASKS, make_task
 from alula.sims.vector import TaskVectorEnv
 
 STEPS = 120
@@ -20,9 +18,17 @@ STEPS = 120
 EXPERT_NOISE = 0.4
 
 
-def bench_sims(config: BenchConfig) -> list[Result]:
-    """PegInsertion under its expert, resets included, and the bare physics of the very same steps."""
-    environments = TaskVectorEnv(PegInsertion(PegInsertionConfig()), config.num_envs, AutoresetMode.SAME_STEP)
+def against_rollout(name: str, num_envs: int, repeats: int, bar: float, rate: float | None = None) -> list[Result]:
+    """A task under its expert, resets included, and the bare physics of the very same steps.
+
+    Args:
+        name: Of the task.
+        num_envs: Environments in the batch.
+        repeats: Rounds.
+        bar: Share of the bare physics' speed to reach.
+        rate: Steps per second to reach.
+    """
+    environments = TaskVectorEnv(make_task(TASKS[name].config()), num_envs, AutoresetMode.SAME_STEP)
     states, controls, actions = _record(environments)
     start = environments.get_state()
 
@@ -30,14 +36,14 @@ def bench_sims(config: BenchConfig) -> list[Result]:
         environments.set_state(start)
         for action in actions:
             environments.step(action)
-            yield config.num_envs
+            yield num_envs
 
-    rates = interleaved({"ours": ours, "bare": _bare(environments, states, controls)}, config.repeats)
+    rates = interleaved({"ours": ours, "bare": _bare(environments, states, controls)}, repeats)
     environments.close()
     return [
-        median("peg_insertion_steps_per_s", rates["ours"], "1/s", bar=15_000),
-        median("mujoco_rollout_steps_per_s", rates["bare"], "1/s"),
-        ratio("peg_insertion_vs_rollout", rates["ours"], rates["bare"], "mujoco.rollout", bar=0.85),
+        median(f"{name}_steps_per_s", rates["ours"], "1/s", bar=rate),
+        median(f"{name}_rollout_steps_per_s", rates["bare"], "1/s"),
+        ratio(f"{name}_vs_rollout", rates["ours"], rates["bare"], "mujoco.rollout", bar=bar),
     ]
 
 

@@ -16,6 +16,8 @@ from alula.sims.robots.robot import Robot, Vector
 POSTURE_GAIN = 0.05
 """Share of the way back to the home posture that the arm's free joint motion takes per control step."""
 IK_DAMPING = 0.02
+MAX_IK_STEP = 1.3
+"""Largest joint displacement per iteration of the inverse kinematics [rad]; longer ones leave the linear range."""
 MAX_JOINT_STEP = 0.1
 """Largest commanded joint displacement per control step [rad]."""
 JOINT_LEAD = 0.2
@@ -182,8 +184,8 @@ class ArmControl:
         return np.clip(joints + step, self.low, self.high)
 
     def _turn(self, angle: Float64[ndarray, " num_envs"]) -> Float64[ndarray, " num_envs"]:
-        """Commanded poses may name any turn; displacements are small already."""
-        return wrap_angle(angle) if self.mode == ControlMode.END_EFFECTOR_POSE_ABSOLUTE else angle
+        """The same turn the shorter way round; one that is short already keeps its bits."""
+        return np.where(np.abs(angle) > np.pi, wrap_angle(angle), angle)
 
     def toward(
         self,
@@ -218,12 +220,19 @@ class ArmControl:
         for _ in range(30):
             pose = self.chain.forward(qpos)
             twist = np.concatenate([position - pose.position, upright_error(pose.rotation, yaw)], axis=1)
-            qpos = qpos + damped_least_squares(pose.jacobian, twist, np.zeros_like(qpos), IK_DAMPING)
+            step = damped_least_squares(pose.jacobian, twist, np.zeros_like(qpos), IK_DAMPING)
+            qpos = qpos + np.clip(step, -MAX_IK_STEP, MAX_IK_STEP)
         return qpos
 
     def forward(self, state: BatchState) -> None:
         """Tool pose and Jacobian, fresh from the joint positions."""
         self._keep(state, slice(None), self.chain.forward(state.qpos[:, self.qpos]))
+
+    def opening(self, state: BatchState) -> Float64[ndarray, " num_envs"]:
+        """Distance between the fingers [m]."""
+        (left, _), (right, _) = self.fingers
+        opening: Float64[ndarray, " num_envs"] = state.qpos[:, left] + state.qpos[:, right]
+        return opening
 
     def start(
         self, state: BatchState, env_ids: ndarray, joints: Float64[ndarray, "selected joints"], pose: ChainPose

@@ -1,6 +1,7 @@
 """Robot arms as data: links, limits, servos and gripper, and how they are added to a scene."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import mujoco
@@ -42,6 +43,8 @@ class Link:
     """Velocity gain of the position servo [N m s/rad]."""
     radius: float
     """Of the drawing [m]."""
+    via: tuple[Vector, ...] = ()
+    """Corners of the drawing on its way to the next link [m]."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Gripper:
     """Housing and fingers together [kg]."""
     housing: tuple[float, float]
     """Half-sizes of the housing along the tool's x and y [m]."""
+    turn: float = 0.0
+    """From the flange to the gripper about the tool's axis [rad]."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class Robot:
     workspace: Vector
     """Centre of the workspace on the table, before the base [m, m], and half-width of its square [m]."""
     color: tuple[float, float, float, float]
+    stand: float = 0.0
+    """Height of the block under the base [m]."""
 
     def joint_names(self, prefix: str = "") -> tuple[str, ...]:
         """Hinges from base to flange."""
@@ -90,6 +97,13 @@ def modified_denavit_hartenberg(a: float, d: float, alpha: float) -> tuple[Vecto
     """Pose of a link in the previous one from Denavit-Hartenberg parameters in Craig's convention [m, m, rad]."""
     cos, sin = np.cos(alpha), np.sin(alpha)
     return (a, -d * sin, d * cos), (np.cos(alpha / 2), np.sin(alpha / 2), 0.0, 0.0)
+
+
+def turned(quaternion: Quaternion, vector: Vector) -> Vector:
+    """A vector after the rotation `quaternion`."""
+    result = np.empty(3)
+    mujoco.mju_rotVecQuat(result, np.array(vector, dtype=float), np.array(quaternion))
+    return (float(result[0]), float(result[1]), float(result[2]))
 
 
 def add_arm(
@@ -109,14 +123,15 @@ def add_arm(
         spec: Scene to add to.
         robot: What to add.
         prefix: Put before every name.
-        base: Position of the base in the world [m].
+        base: Position of the base, or of the block under it, in the world [m].
         yaw: Direction of the base's x axis [rad].
         actuation: What the commands are.
     """
     spec.compiler.degree = False
     turn = [np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
-    parent = spec.worldbody.add_body(name=f"{prefix}link0", pos=list(base), quat=turn)
+    parent = spec.worldbody.add_body(name=f"{prefix}link0", pos=[base[0], base[1], base[2] + robot.stand], quat=turn)
     first = robot.links[0]
+    _draw(parent, (0, 0, -robot.stand), (0, 0, 0), 1.2 * first.radius, robot.color)
     _draw(parent, (0, 0, 0), _towards(first.position, 0.06), 1.2 * first.radius, robot.color)
     followers = [link.position for link in robot.links[1:]] + [robot.flange]
     for index, (link, following) in enumerate(zip(robot.links, followers, strict=True), start=1):
@@ -138,13 +153,9 @@ def add_arm(
             armature=link.armature,
         )
         _draw(body, (0, 0, -link.radius), (0, 0, link.radius), link.radius, robot.color)
-        _draw(
-            body,
-            (0, 0, 0),
-            _towards(following, 0.03 if index == len(robot.links) else 0.0),
-            0.9 * link.radius,
-            robot.color,
-        )
+        end = _towards(following, 0.03 if index == len(robot.links) else 0.0)
+        for corner, next_corner in pairwise(((0.0, 0.0, 0.0), *link.via, end)):
+            _draw(body, corner, next_corner, 0.9 * link.radius, robot.color)
         _add_drive(spec, f"{prefix}joint{index}", f"{prefix}servo{index}", link, actuation)
         parent = body
     flange = parent.add_body(name=f"{prefix}flange", pos=list(robot.flange), quat=list(robot.flange_quaternion))
@@ -169,51 +180,57 @@ def _add_drive(spec: mujoco.MjSpec, joint: str, name: str, link: Link, actuation
 def add_gripper(spec: mujoco.MjSpec, robot: Robot, flange: mujoco.MjsBody, prefix: str = "") -> None:
     """Add the gripper with its site `tool` between the fingertips, joints and servos `left` and `right`.
 
-    A servo's target is its finger's distance from the middle [m].
+    A servo's target is its finger's distance from the middle [m]. A gear keeps both fingers equally far from it.
     """
     gripper = robot.gripper
-    hand = flange.add_body(name=f"{prefix}hand", gravcomp=1.0)
+    turn = [np.cos(gripper.turn / 2), 0, 0, np.sin(gripper.turn / 2)]
+    hand = flange.add_body(name=f"{prefix}hand", quat=turn, gravcomp=1.0)
     palm = gripper.length - gripper.finger_length
-    hand.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        pos=[0, 0, palm / 2],
-        size=[*gripper.housing, palm / 2],
-        mass=0.9 * gripper.mass,
-        contype=0,
-        conaffinity=0,
-        rgba=[0.25, 0.27, 0.30, 1],
-    )
+    _draw_box(hand, palm / 2, (*gripper.housing, palm / 2), 0.9 * gripper.mass)
+    rail = FINGER_THICKNESS / 2
+    _draw_box(hand, palm - rail, (0.8 * gripper.housing[0], gripper.stroke + FINGER_THICKNESS, rail), 0.0)
     hand.add_site(name=f"{prefix}tool", pos=[0, 0, gripper.length], size=[0.004, 0.004, 0.004], rgba=[0, 0, 0, 0])
     for name, side in (("left", 1.0), ("right", -1.0)):
-        finger = hand.add_body(name=f"{prefix}{name}_finger", pos=[0, 0, palm], gravcomp=1.0)
-        finger.add_joint(
-            name=f"{prefix}{name}",
-            type=mujoco.mjtJoint.mjJNT_SLIDE,
-            axis=[0, side, 0],
-            range=[0, gripper.stroke],
-            armature=FINGER_ARMATURE,
-        )
-        half = FINGER_THICKNESS / 2
-        finger.add_geom(
-            name=f"{prefix}{name}_pad",
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            pos=[0, side * half, gripper.finger_length / 2 + FINGERTIP],
-            size=[gripper.finger_width / 2, half, gripper.finger_length / 2],
-            mass=0.05 * gripper.mass,
-            rgba=[0.45, 0.47, 0.50, 1],
-            friction=[PAD_FRICTION, 0.02, 0.001],
-            condim=4,
-            solref=[0.01, 1.0],
-        )
-        actuator = spec.add_actuator(
-            name=f"{prefix}{name}", target=f"{prefix}{name}", trntype=mujoco.mjtTrn.mjTRN_JOINT
-        )
-        stiffness = gripper.force / FULL_FORCE_AT
-        actuator.set_to_position(kp=stiffness, kv=FINGER_DAMPING_TIME * stiffness)
-        actuator.ctrlrange = [0, gripper.stroke]
-        actuator.ctrllimited = True
-        actuator.forcerange = [-gripper.force, gripper.force]
-        actuator.forcelimited = True
+        _add_finger(spec, hand, prefix + name, side, gripper)
+    spec.add_equality(
+        name=f"{prefix}fingers",
+        type=mujoco.mjtEq.mjEQ_JOINT,
+        objtype=mujoco.mjtObj.mjOBJ_JOINT,
+        name1=f"{prefix}left",
+        name2=f"{prefix}right",
+        solref=COUPLING,
+    )
+
+
+def _add_finger(spec: mujoco.MjSpec, hand: mujoco.MjsBody, name: str, side: float, gripper: Gripper) -> None:
+    """A finger that slides towards `side` times the hand's y axis, and its servo."""
+    finger = hand.add_body(name=f"{name}_finger", pos=[0, 0, gripper.length - gripper.finger_length], gravcomp=1.0)
+    finger.add_joint(
+        name=name,
+        type=mujoco.mjtJoint.mjJNT_SLIDE,
+        axis=[0, side, 0],
+        range=[0, gripper.stroke],
+        armature=FINGER_ARMATURE,
+        damping=gripper.force / FINGER_SPEED,
+    )
+    half_sizes = (gripper.finger_width / 2, FINGER_THICKNESS / 2, (gripper.finger_length + FINGERTIP) / 2)
+    finger.add_geom(
+        name=f"{name}_pad",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=[0, side * half_sizes[1], half_sizes[2]],
+        size=list(half_sizes),
+        mass=0.05 * gripper.mass,
+        rgba=[0.45, 0.47, 0.50, 1],
+        friction=[PAD_FRICTION, 0.02, 0.001],
+        condim=4,
+        solref=[0.01, 1.0],
+    )
+    actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    actuator.set_to_position(kp=gripper.force / FULL_FORCE_AT)
+    actuator.ctrlrange = [0, gripper.stroke]
+    actuator.ctrllimited = True
+    actuator.forcerange = [-gripper.force, gripper.force]
+    actuator.forcelimited = True
 
 
 FINGER_THICKNESS = 0.012
@@ -221,11 +238,13 @@ FINGER_THICKNESS = 0.012
 FINGERTIP = 0.008
 """How far the fingers reach beyond the tool point [m]: our choice."""
 FINGER_ARMATURE = 0.2
-"""Inertia of a finger's drive [kg]: our choice, for a closing time near that of the real hands."""
-FULL_FORCE_AT = 0.01
+"""Inertia of a finger's drive [kg]: our choice."""
+FINGER_SPEED = 0.1
+"""Speed of a finger that moves freely with its full force [m/s]: our choice; the hands' makers permit 0.05 to 0.075."""
+FULL_FORCE_AT = 0.005
 """Distance from its target at which a finger presses with its full force [m]: our choice."""
-FINGER_DAMPING_TIME = 0.03
-"""Ratio of damping to stiffness of a finger's servo [s]: our choice, near critical damping."""
+COUPLING = (0.005, 1.0)
+"""Time constant [s] and damping ratio of the gear between the fingers: as stiff as the usual step of 2.5 ms permits."""
 PAD_FRICTION = 1.0
 """Sliding friction of rubber pads on plastic, of the order of tribology tables."""
 
@@ -250,4 +269,17 @@ def _draw(body: mujoco.MjsBody, start: Vector, end: Vector, radius: float, color
         conaffinity=0,
         group=1,
         rgba=list(color),
+    )
+
+
+def _draw_box(hand: mujoco.MjsBody, height: float, half_sizes: Vector, mass: float) -> None:
+    """A box on the tool's axis that touches nothing."""
+    hand.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=[0, 0, height],
+        size=list(half_sizes),
+        mass=mass,
+        contype=0,
+        conaffinity=0,
+        rgba=[0.25, 0.27, 0.30, 1],
     )

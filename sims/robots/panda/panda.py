@@ -40,8 +40,8 @@ def _link(
         radius: Of the drawing [m].
     """
     position, quaternion = modified_denavit_hartenberg(*frame)
-    servo = {"armature": ARMATURE, "stiffness": stiffness, "damping": stiffness * DAMPING_TIME}
-    return Link(position, quaternion, *limits, mass, center, inertia, **servo, radius=radius)
+    servo = (ARMATURE, stiffness, stiffness * DAMPING_TIME)
+    return Link(position, quaternion, *limits, mass, center, inertia, *servo, radius)
 
 
 PANDA = Robot(
@@ -65,6 +65,7 @@ PANDA = Robot(
         force=30.0,  # Hand: 70 N at most
         mass=0.73,  # Hand
         housing=(0.03, 0.10),  # Hand
+        turn=-np.pi / 4,  # Hand
     ),
     home=(0.0, -np.pi / 4, 0.0, -3 * np.pi / 4, 0.0, np.pi / 2, np.pi / 4),  # ready pose of the vendor's examples
     workspace=(0.5, 0.0, 0.12),

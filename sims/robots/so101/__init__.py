@@ -1,0 +1,1 @@
+"""TheRobotStudio SO-101."""

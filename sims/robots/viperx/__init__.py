@@ -1,0 +1,1 @@
+"""Trossen ViperX 300 6DOF."""
