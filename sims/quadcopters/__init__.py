@@ -1,0 +1,1 @@
+"""Quadcopters: one Crazyflie, three engines that agree."""
