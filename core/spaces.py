@@ -23,7 +23,9 @@ class ControlMode(StrEnum):
     END_EFFECTOR_POSE_DELTA = "end_effector_pose_delta"
     ROTOR_SPEED = "rotor_speed"
     THRUST_BODY_RATE = "thrust_body_rate"
+    ATTITUDE_THRUST = "attitude_thrust"
     VELOCITY = "velocity"
+    POSITION = "position"
 
 
 @dataclass(frozen=True)

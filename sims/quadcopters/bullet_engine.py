@@ -13,10 +13,10 @@ from numpy import ndarray
 
 from alula.core.geometry import rotation_from_quaternion
 from alula.sims.quadcopters.aerodynamics import downwash, ground_effect
-from alula.sims.quadcopters.array_engine import ArrayEngine
 from alula.sims.quadcopters.bullet_world import BulletWorld
 from alula.sims.quadcopters.config import Aerodynamics
 from alula.sims.quadcopters.crazyflie import CRAZYFLIE
+from alula.sims.quadcopters.rotor_engine import RotorEngine
 
 ALLOCATION = CRAZYFLIE.allocation
 DRAG = np.array(CRAZYFLIE.drag)
@@ -24,7 +24,7 @@ DRAG = np.array(CRAZYFLIE.drag)
 Vectors = Float64[ndarray, "num_envs steps drones 3"]
 
 
-class QuadcopterBulletEngine(ArrayEngine):
+class QuadcopterBulletEngine(RotorEngine):
     """See `make_quadcopter_engine`."""
 
     def __init__(

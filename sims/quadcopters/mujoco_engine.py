@@ -69,7 +69,8 @@ class QuadcopterMujocoEngine(MujocoEngine):
         physics = self._physics
         steps = self._control.shape[1]
         for first in range(0, self.substeps, steps):
-            self._write_controls(speeds[:, first : first + steps], physics)
+            with np.errstate(invalid="ignore", over="ignore"):  # environments that are about to be found diverged
+                self._write_controls(speeds[:, first : first + steps], physics)
             start = physics.copy()
             start[:, 0] = timestep  # A reset in the first of all steps would not show in a clock that begins at zero.
             self._rollout(start)

@@ -14,13 +14,13 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 from torch import Tensor
 
-from alula.sims.quadcopters.array_engine import ArrayEngine
 from alula.sims.quadcopters.config import Aerodynamics
 from alula.sims.quadcopters.crazyflie import CRAZYFLIE
 from alula.sims.quadcopters.dynamics import Dynamics, Flight
+from alula.sims.quadcopters.rotor_engine import RotorEngine
 
 
-class QuadcopterTorchEngine(ArrayEngine):
+class QuadcopterTorchEngine(RotorEngine):
     """See `make_quadcopter_engine`.
 
     Args:

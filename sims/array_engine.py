@@ -9,58 +9,54 @@ from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from alula.sims.engine import BatchState, Engine
-from alula.sims.quadcopters.aerodynamics import lag_decays, rotor_response
-from alula.sims.quadcopters.config import Aerodynamics
-from alula.sims.quadcopters.crazyflie import CRAZYFLIE
 
 BOUND = 1e6
 """An environment with a larger number (or none) in its state, in SI units, has diverged."""
 
 
 class ArrayEngine(Engine):
-    """Rotors, bookkeeping and recovery from divergence; a subclass flies one control step.
+    """Bookkeeping and recovery from divergence; a subclass moves the state by one control step.
 
     A step is a pure function of the arrays, which the subclass must hand to its physics anew each time.
 
     Args:
-        model: The scene: initial state, timestep, mocap bodies.
+        model: The scene: layout of the state, initial state, timestep, mocap bodies.
         num_envs: Number of environments.
-        num_drones: Crazyflies per environment.
+        num_controls: Elements of `state.ctrl`.
         substeps: Physics steps per control step.
-        extras: Task-owned arrays by name, and "rotor_speed".
-        aerodynamics: Effects that are on.
+        extras: Task-owned arrays by name: shape of one environment's entry.
+        physical: Which of them belong to the physics, and are restored with it after divergence.
     """
 
     def __init__(
         self,
         model: mujoco.MjModel,
         num_envs: int,
-        num_drones: int,
+        num_controls: int,
         substeps: int,
         extras: Mapping[str, tuple[int, ...]],
-        aerodynamics: Aerodynamics,
+        physical: tuple[str, ...] = (),
     ) -> None:
-        self.model, self.aerodynamics = model, aerodynamics
-        self.num_envs, self.num_drones, self.substeps = num_envs, num_drones, substeps
-        self._decays = lag_decays(CRAZYFLIE, model.opt.timestep, substeps, aerodynamics.motor_lag)[:, None]
+        self.model, self.num_envs, self.substeps = model, num_envs, substeps
         self._initial = mujoco.MjData(model)
-        self._physics = np.zeros((num_envs, 1 + 17 * num_drones))
-        qpos, qvel, rotor_speed = np.split(self._physics[:, 1:], [7 * num_drones, 13 * num_drones], axis=1)
+        sizes = [model.nq, model.nv, *(extras[name][0] for name in physical)]
+        self._physics = np.zeros((num_envs, 1 + sum(sizes)))
+        qpos, qvel, *further = np.split(self._physics[:, 1:], np.cumsum(sizes)[:-1].tolist(), axis=1)
         self.state = BatchState(
             time=self._physics[:, 0],
             qpos=qpos,
             qvel=qvel,
-            ctrl=np.zeros((num_envs, 4 * num_drones)),
+            ctrl=np.zeros((num_envs, num_controls)),
             mocap_pos=np.zeros((num_envs, model.nmocap, 3)),
             mocap_quat=np.zeros((num_envs, model.nmocap, 4)),
             sensors=np.zeros((num_envs, substeps, 0)),
             extras={name: np.zeros((num_envs, *shape)) for name, shape in extras.items()}
-            | {"rotor_speed": rotor_speed},
+            | dict(zip(physical, further, strict=True)),
         )
         self.reset_to_model(np.arange(num_envs))
 
     def reset_to_model(self, env_ids: Int64[ndarray, " selected"]) -> None:
-        """Put the chosen environments in the model's initial state, with rotors at rest."""
+        """Put the chosen environments in the model's initial state, with all else at zero."""
         state = self.state
         self._reset_physics(env_ids)
         state.ctrl[env_ids] = 0.0
@@ -74,31 +70,25 @@ class ArrayEngine(Engine):
 
     def advance(self) -> Bool[ndarray, " num_envs"]:
         """See `Engine.advance`."""
-        insane = ~_within(self._physics)
+        insane = ~within(self._physics)
         if insane.any():
             self._reset_physics(np.flatnonzero(insane))
-        rotor_speed = self.state.extras["rotor_speed"]
-        speeds = rotor_response(CRAZYFLIE, rotor_speed[:, None], self.state.ctrl[:, None], self._decays)
-        diverged = insane | ~_within(speeds[:, -1])
-        speeds[diverged] = 0.0
         before = self._physics.copy()
-        self._fly(speeds)
-        rotor_speed[:] = speeds[:, -1]
-        diverged |= ~_within(self._physics)
-        if diverged.any():
-            self._physics[diverged] = before[diverged]
+        diverged = insane | self._move() | ~within(self._physics)
+        self._physics[diverged] = before[diverged]
         self.state.time += self.substeps * self.model.opt.timestep
         return diverged
 
     @abstractmethod
-    def _fly(self, speeds: Float64[ndarray, "num_envs substeps rotors"]) -> None:
-        """Advance positions and velocities in the state by one control step, given all rotor speeds [rad/s]."""
+    def _move(self) -> Bool[ndarray, " num_envs"]:
+        """Advance positions and velocities in the state by one control step; tells where that was impossible."""
 
     def _arrays(self) -> dict[str, ndarray]:
         state = self.state
-        arrays = {"physics": self._physics, "ctrl": state.ctrl}
-        arrays |= {"mocap_pos": state.mocap_pos, "mocap_quat": state.mocap_quat}
-        return arrays | {f"extras.{name}": array for name, array in state.extras.items()}
+        own = {"physics": self._physics, "ctrl": state.ctrl, "mocap_pos": state.mocap_pos}
+        return (
+            own | {"mocap_quat": state.mocap_quat} | {f"extras.{name}": array for name, array in state.extras.items()}
+        )
 
     def get_state(self) -> dict[str, ndarray]:
         """Everything that decides the future, copied."""
@@ -110,6 +100,6 @@ class ArrayEngine(Engine):
             array[:] = saved[name]
 
 
-def _within(numbers: Float64[ndarray, "num_envs numbers"]) -> Bool[ndarray, " num_envs"]:
+def within(numbers: Float64[ndarray, "num_envs numbers"]) -> Bool[ndarray, " num_envs"]:
     """Whether all of an environment's numbers are finite and bounded."""
     return (np.abs(numbers) < BOUND).all(axis=1)

@@ -1,0 +1,1 @@
+"""Tasks for Crazyflies: hover, track, gates, land, formation."""
