@@ -18,6 +18,7 @@ class StateConditioner(nn.Module):
     """Low-dimensional fields, scaled to [-1, 1], and once more on the scale that matters to the task.
 
     Elements with a `resolution` r also enter as tanh(value / r): a millimetre stays visible beside half a metre.
+    Numbers of any type enter in single precision; integers, such as the bytes of an instruction, count as numbers.
     """
 
     def __init__(self, observation: SpaceSpec) -> None:
@@ -38,10 +39,9 @@ class StateConditioner(nn.Module):
 
     def forward(self, observation: Observation) -> Float[Tensor, "batch features"]:
         """Features of a batch of observations."""
-        parts = [
-            self.normalizer.normalize(name, observation[name]).clamp(-FINE_CLAMP, FINE_CLAMP) for name in self.names
-        ]
+        seen = {name: observation[name].float() for name in self.names}
+        parts = [self.normalizer.normalize(name, seen[name]).clamp(-FINE_CLAMP, FINE_CLAMP) for name in self.names]
         for name, index in self._fine:
             ids, scale = self.get_buffer(f"fine_ids_{index}"), self.get_buffer(f"fine_scale_{index}")
-            parts.append(torch.tanh(observation[name][:, ids] * scale))
+            parts.append(torch.tanh(seen[name][:, ids] * scale))
         return torch.cat(parts, dim=1)

@@ -52,6 +52,27 @@ def test_outliers_are_clamped_but_stay_visible_on_the_fine_scale() -> None:
     assert features[7:9].tolist() == [-1.0, -1.0]
 
 
+def test_double_precision_enters_as_single() -> None:
+    """Some tasks observe in double precision; networks, and hence features, are of single precision."""
+    conditioner = fitted()
+    single = {
+        "coarse": torch.tensor([[2.0, 6.0]]),
+        "fine": torch.tensor([[0.5, 0.002, -0.25]]),
+        "alike": torch.tensor([[1.0, 0.05]]),
+    }
+    features = conditioner({name: value.double() for name, value in single.items()})
+    assert features.dtype == torch.float32
+    assert torch.equal(features, conditioner(single))
+
+
+def test_bytes_are_numbers() -> None:
+    """A field of bytes, such as an instruction, gives the features of the same numbers."""
+    conditioner = StateConditioner(SpaceSpec((FieldSpec("words", (3,), dtype="uint8"),)))
+    conditioner.normalizer.fit({"words": FieldStatistics.of(np.array([[0.0, 0.0, 0.0], [200.0, 100.0, 255.0]]))})
+    features = conditioner({"words": torch.tensor([[50, 100, 255]], dtype=torch.uint8)})
+    assert features[0].tolist() == pytest.approx([-0.5, 1.0, 1.0])
+
+
 def test_the_fine_scales_are_not_weights() -> None:
     """They come from the space, so that a checkpoint holds the fitted scaling alone."""
     assert all(name.startswith("normalizer.") for name in fitted().state_dict())

@@ -74,6 +74,15 @@ class Line(Task):
         return LineExpert(noise, seed)
 
 
+class Precise(Line):
+    """The same, observed in double precision."""
+
+    observation = SpaceSpec((FieldSpec("observation.state", (1,), dtype="float64", resolution=(0.1,)),))
+
+    def observe(self, state: BatchState) -> dict[str, np.ndarray]:
+        return {"observation.state": state.extras["x"].copy()}
+
+
 class Bandit(Line):
     """One step, and a bell of width 0.4 around u = 0.7 that is worth 1 at its top."""
 
@@ -118,13 +127,21 @@ class Tilted(Twin):
     tilt = 0.5
 
 
-TASKS = {"line": Line, "cliff": Cliff, "bandit": Bandit, "twin": Twin, "tilted": Tilted, "regulator": Regulator}
+TASKS = {
+    "line": Line,
+    "precise": Precise,
+    "cliff": Cliff,
+    "bandit": Bandit,
+    "twin": Twin,
+    "tilted": Tilted,
+    "regulator": Regulator,
+}
 MakeTask = Callable[..., Task]
 
 
 @pytest.fixture
 def task_of_kind() -> MakeTask:
-    """`task_of_kind(name, max_episode_steps)`: line, cliff, bandit, twin, tilted or regulator."""
+    """`task_of_kind(name, max_episode_steps)`: line, precise, cliff, bandit, twin, tilted or regulator."""
     return lambda name, max_episode_steps=10: TASKS[name](max_episode_steps)
 
 

@@ -77,6 +77,17 @@ def test_the_densities_do_change_afterwards(make_ppo: Callable[..., PPO], algori
     assert (after - before).abs().max() > 1e-2
 
 
+def test_observations_of_double_precision_are_learned_from(
+    make_ppo: Callable[..., PPO], task_of_kind: MakeTask, algorithm: str
+) -> None:
+    """What is observed in double precision gives the very weights that it gives in single precision."""
+    single, double = (make_ppo(algorithm, task=task_of_kind(kind)) for kind in ("line", "precise"))
+    for trainer in (single, double):
+        trainer.iterate()
+    assert tensors(double.policy.state_dict()) == tensors(single.policy.state_dict())
+    assert tensors(double.value.state_dict()) == tensors(single.value.state_dict())
+
+
 def test_every_pair_is_used_once_an_epoch(
     make_ppo: Callable[..., PPO], algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

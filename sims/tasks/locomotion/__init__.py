@@ -1,0 +1,1 @@
+"""Gymnasium's Hopper, Walker2d, HalfCheetah and Ant on the batched engine."""
