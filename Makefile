@@ -14,6 +14,8 @@ TYPED := $(foreach room,$(ROOMS),$(if $(wildcard $(room)/*.py),$(room)))
 RUNTIME_TYPES := '--jaxtyping-packages=alula,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'
 # What to test: make test TESTS="tests/core -k reset"
 TESTS ?= tests
+# Processes that test side by side.
+WORKERS ?= 2
 
 ifeq ($(shell uname),Linux)
 # Off-screen rendering without a display; needs libEGL.
@@ -35,10 +37,10 @@ demo: setup ## demonstrations, cloning, fine-tuning, evaluation and a report, in
 	$(BIN)/alula demo
 
 test: setup ## the quick tests, with shapes and types checked at run time
-	@$(BIN)/python -m pytest -q -m "not slow" $(RUNTIME_TYPES) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(RUNTIME_TYPES) $(TESTS)
 
 test-all: setup ## all tests; the slow ones may need the network
-	@$(BIN)/python -m pytest -q $(RUNTIME_TYPES) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) $(RUNTIME_TYPES) $(TESTS)
 
 check: setup lint types ## style, types, import rules, packaging
 	@$(BIN)/python -m pytest -q -m "not slow" tests/test_architecture.py tests/test_packaging.py

@@ -49,7 +49,9 @@ def _tasks() -> dict[str, list[str]]:
 def _expert(task: str) -> str:
     """What `make bench-experts` found."""
     found = json.loads(files("alula.sims").joinpath("experts.json").read_text(encoding="utf-8"))
-    successes = found["successes"].get(task)
+    if task not in found["successes"]:
+        return "expert not scored yet"
+    successes = found["successes"][task]
     if successes is None:
         return "no scripted expert"
     return f"expert succeeds in {successes} of {found['episodes']} episodes"

@@ -25,9 +25,14 @@ def rotate_by_yaw(vectors: Float[ndarray, "batch 3"], yaw: Float[ndarray, " batc
 
 def rotation_from_quaternion(quaternion: Float[ndarray, "batch 4"]) -> Float[ndarray, "batch 3 3"]:
     """Rotation matrices of unit quaternions wxyz."""
-    w, x, y, z = quaternion.T
+    w, x, y, z = np.ascontiguousarray(quaternion.T)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
     rotation = np.empty((len(quaternion), 3, 3))
-    rotation[:, 0] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], axis=-1)
-    rotation[:, 1] = np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], axis=-1)
-    rotation[:, 2] = np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], axis=-1)
+    for row, entries in enumerate(rows):
+        for column, values in enumerate(entries):
+            rotation[:, row, column] = values
     return rotation

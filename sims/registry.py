@@ -2,26 +2,39 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from alula.core.errors import ConfigError
+from alula.sims.config import TaskConfig
 from alula.sims.tasks.adroit_door.config import AdroitDoorConfig
+from alula.sims.tasks.locomotion.config import AntConfig, HalfCheetahConfig, HopperConfig, Walker2dConfig
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
-from alula.sims.tasks.tabletop.config import LiftConfig
-
-
-@runtime_checkable
-class TaskConfig(Protocol):
-    """Configuration of any task: a dataclass with at least a time limit."""
-
-    max_episode_steps: int
+from alula.sims.tasks.quadcopter.config import (
+    FormationConfig,
+    GatesConfig,
+    HoverConfig,
+    LandConfig,
+    TrackConfig,
+)
+from alula.sims.tasks.tabletop.config import (
+    BimanualTransferConfig,
+    DoorOpenConfig,
+    LiftConfig,
+    NutAssemblyConfig,
+    PickPlaceConfig,
+    PushTConfig,
+    ReachConfig,
+    StackConfig,
+    TabletopLanguageConfig,
+)
+from alula.sims.tasks.two_routes.config import TwoRoutesConfig
 
 
 @dataclass(frozen=True)
 class TaskEntry:
     """One line of the table."""
 
-    config: type[Any]
+    config: type[TaskConfig]
     gymnasium_id: str
     task: str
     """Where the task's class is, as module:name below `alula.sims.tasks`; loaded when a task is made."""
@@ -29,7 +42,29 @@ class TaskEntry:
 
 TASKS = {
     "peg_insertion": TaskEntry(PegInsertionConfig, "alula/PegInsertion-v0", "peg_insertion.task:PegInsertion"),
+    "reach": TaskEntry(ReachConfig, "alula/Reach-v0", "tabletop.reach:Reach"),
     "lift": TaskEntry(LiftConfig, "alula/Lift-v0", "tabletop.lift:Lift"),
+    "pick_place": TaskEntry(PickPlaceConfig, "alula/PickPlace-v0", "tabletop.pick_place:PickPlace"),
+    "stack": TaskEntry(StackConfig, "alula/Stack-v0", "tabletop.stack:Stack"),
+    "nut_assembly": TaskEntry(NutAssemblyConfig, "alula/NutAssembly-v0", "tabletop.nut_assembly:NutAssembly"),
+    "door_open": TaskEntry(DoorOpenConfig, "alula/DoorOpen-v0", "tabletop.door_open:DoorOpen"),
+    "bimanual_transfer": TaskEntry(
+        BimanualTransferConfig, "alula/BimanualTransfer-v0", "tabletop.bimanual_transfer:BimanualTransfer"
+    ),
+    "push_t": TaskEntry(PushTConfig, "alula/PushT-v0", "tabletop.push_t:PushT"),
+    "two_routes": TaskEntry(TwoRoutesConfig, "alula/TwoRoutes-v0", "two_routes.task:TwoRoutes"),
+    "tabletop_language": TaskEntry(
+        TabletopLanguageConfig, "alula/TabletopLanguage-v0", "tabletop.tabletop_language:TabletopLanguage"
+    ),
+    "hover": TaskEntry(HoverConfig, "alula/Hover-v0", "quadcopter.hover:Hover"),
+    "track": TaskEntry(TrackConfig, "alula/Track-v0", "quadcopter.track:Track"),
+    "gates": TaskEntry(GatesConfig, "alula/Gates-v0", "quadcopter.gates:Gates"),
+    "land": TaskEntry(LandConfig, "alula/Land-v0", "quadcopter.land:Land"),
+    "formation": TaskEntry(FormationConfig, "alula/Formation-v0", "quadcopter.formation:Formation"),
+    "hopper": TaskEntry(HopperConfig, "alula/Hopper-v0", "locomotion.task:Hopper"),
+    "walker2d": TaskEntry(Walker2dConfig, "alula/Walker2d-v0", "locomotion.task:Walker2d"),
+    "half_cheetah": TaskEntry(HalfCheetahConfig, "alula/HalfCheetah-v0", "locomotion.task:HalfCheetah"),
+    "ant": TaskEntry(AntConfig, "alula/Ant-v0", "locomotion.task:Ant"),
     "adroit_door": TaskEntry(AdroitDoorConfig, "alula/AdroitDoor-v0", "adroit_door.task:AdroitDoor"),
 }
 

@@ -2,7 +2,7 @@
 
     python benchmarks/experts/run.py [TASK ...]
 
-Without names, all tasks are scored and the result becomes sims/experts.json, which `alula list tasks` shows.
+Without names, all tasks. The scores are kept in sims/experts.json, which `alula list tasks` shows.
 """
 
 import json
@@ -56,9 +56,10 @@ def main(names: list[str]) -> None:
             low, high = wilson_interval(found, EPISODES)
             ok = "yes" if found >= BAR * EPISODES else "no"
             print(f"| {name} | {found / EPISODES:.2f} [{low:.2f}, {high:.2f}] | {ok} |", flush=True)
-    if not names:
-        kept: dict[str, Any] = {"commit": commit(), "episodes": EPISODES, "first_seed": FIRST_SEED, "successes": scores}
-        RESULT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    known: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"successes": {}}
+    kept: dict[str, Any] = {"commit": commit(), "episodes": EPISODES, "first_seed": FIRST_SEED}
+    kept["successes"] = {name: count for name, count in (known["successes"] | scores).items() if name in TASKS}
+    RESULT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/hover/run.py [FOLDER]
 
-Every row is `alula finetune`, 300,000 steps of PPO without demonstrations, and `alula evaluate` in each engine: 100
+Every row is `alula finetune`, 420,000 steps of PPO without demonstrations, and `alula evaluate` in each engine: 100
 fresh starts, success being a second within 5 cm of the target without a break. Minutes are of training alone.
 """
 

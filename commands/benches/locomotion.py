@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -31,7 +32,9 @@ def against_vector_environments(num_envs: int, config: BenchConfig) -> list[Resu
             stack.enter_context(closing(environments))
             contenders = {"ours": _ours(environments)}
             python = Path(sys.executable)
-            peers = {mode: (python, "gymnasium", env_id, num_envs, mode) for mode in ("sync", "async")}
+            peers: dict[str, tuple[Any, ...]] = {
+                mode: (python, "gymnasium", env_id, num_envs, mode) for mode in ("sync", "async")
+            }
             if envpool := interpreter(config.peers, "envpool"):
                 peers["envpool"] = (envpool, "envpool", env_id, num_envs)
             for name, arguments in peers.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from alula.sims.registry import make_task
 from alula.sims.tasks.quadcopter.config import FormationConfig, HoverConfig
 from alula.sims.vector import TaskVectorEnv
 
-RATES = {"physics_rate": 240, "control_rate": 30}
+PHYSICS_RATE, CONTROL_RATE = 240, 30
 """Those of gym-pybullet-drones' HoverAviary [Hz]."""
 USUAL_HOVER = 5_622.0
 """Environment steps per second of its Hover on an AMD EPYC core: assumed where no checkout is given."""
@@ -37,14 +38,11 @@ def quadcopters(config: BenchConfig) -> list[Result]:
 
 def _bullet(config: BenchConfig) -> list[Result]:
     """One Hover environment with rotor speeds as actions; ten drones; a camera picture with every step."""
-    hover = HoverConfig(engine="bullet", action_mode="rotor_speed", aerodynamics=Aerodynamics(motor_lag=False), **RATES)
-    ten = FormationConfig(
-        engine="bullet",
-        action_mode="rotor_speed",
-        aerodynamics=Aerodynamics(motor_lag=False),
-        num_drones=FORMATION,
-        **RATES,
-    )
+    common: dict[str, Any] = {"engine": "bullet", "action_mode": "rotor_speed"}
+    common |= {"physics_rate": PHYSICS_RATE, "control_rate": CONTROL_RATE}
+    ideal = Aerodynamics(motor_lag=False)
+    hover = HoverConfig(aerodynamics=ideal, **common)
+    ten = FormationConfig(aerodynamics=ideal, num_drones=FORMATION, **common)
     kinds = {"one": (hover, False, STEPS), "ten": (ten, False, STEPS // 5), "camera": (hover, True, STEPS // 10)}
     with ExitStack() as stack:
         contenders = {}
@@ -65,8 +63,8 @@ def _bullet(config: BenchConfig) -> list[Result]:
         median("quad_bullet_camera_steps_per_s", rates["camera"], "1/s"),
     ]
     if "their_one" not in rates:
-        assumed, peer = [USUAL_HOVER] * len(rates["one"]), "gym-pybullet-drones, its rate on an AMD EPYC"
-        return [ratio("quad_bullet_vs_gpd", rates["one"], assumed, peer, 3.0), *results]
+        assumed, source = [USUAL_HOVER] * len(rates["one"]), "gym-pybullet-drones, its rate on an AMD EPYC"
+        return [ratio("quad_bullet_vs_gpd", rates["one"], assumed, source, 3.0), *results]
     measured = ratio("quad_bullet_vs_gpd", rates["one"], rates["their_one"], "gym-pybullet-drones", 3.0)
     return [measured, *results, *(median(f"gpd_{name}_steps_per_s", rates[f"their_{name}"], "1/s") for name in kinds)]
 

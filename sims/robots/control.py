@@ -162,7 +162,7 @@ class ArmControl:
             state.ctrl[:, finger] = self.robot.gripper.stroke * action[:, -1]
 
     def _towards(
-        self, state: BatchState, position: Float64[ndarray, "num_envs 3"], yaw: Float64[ndarray, " num_envs"]
+        self, state: BatchState, position: Float[ndarray, "num_envs 3"], yaw: Float[ndarray, " num_envs"]
     ) -> None:
         """Command the tool pose, or as much of the way as the leads allow."""
         tool, rotation = state.extras[self.prefix + "tool_position"], state.extras[self.prefix + "tool_rotation"]

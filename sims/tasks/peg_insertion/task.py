@@ -1,6 +1,5 @@
 """Insert a square peg, held by a Panda, into a socket whose pose is random and may be mis-measured."""
 
-
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from numpy import ndarray

@@ -11,7 +11,7 @@ from numpy import ndarray
 from alula.core.errors import ConfigError
 from alula.core.seeding import BatchRng
 from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
-from alula.sims.engine import BatchState
+from alula.sims.engine import BatchState, Engine
 from alula.sims.robots.control import ArmControl
 from alula.sims.robots.kinematics import yaw_of
 from alula.sims.robots.registry import find_robot
@@ -19,7 +19,7 @@ from alula.sims.robots.robot import Actuation, Vector, add_arm, add_gripper
 from alula.sims.task import Task
 from alula.sims.tasks.tabletop.config import TabletopConfig
 from alula.sims.tasks.tabletop.expert import Waypoint, WaypointExpert
-from alula.sims.tasks.tabletop.scene import SUBSTEP, FreeBody, empty_scene
+from alula.sims.tasks.tabletop.scene import SUBSTEP, Body, FixedBody, FreeBody, empty_scene
 
 RATE, TORQUE_RATE = 20.0, 200.0
 """Control steps per second of kinematic commands, and of torques [Hz]."""
@@ -48,14 +48,16 @@ class TabletopTask(Task):
     """
 
     camera = "overview"
-    mounts: tuple[Mount, ...] = (Mount(),)
     num_draws: int
     """Uniform numbers that `lay_out` needs per episode."""
     thing_names: tuple[str, ...] = ()
     """Free bodies that are observed, in this order."""
+    fixture_names: tuple[str, ...] = ()
+    """Bodies that stand elsewhere in each episode, observed after these."""
 
     def __init__(self, config: TabletopConfig) -> None:
         self.config = config
+        self.randomization = config.randomization
         self.robot = find_robot(config.robot)
         mode = ControlMode(config.action_mode)
         rate = TORQUE_RATE if mode == ControlMode.TORQUE else RATE
@@ -63,20 +65,38 @@ class TabletopTask(Task):
         self.max_episode_steps = round(config.max_episode_steps * rate / RATE)
         self.center, self.half = self.robot.workspace[:2], self.robot.workspace[2]
         spec = empty_scene(self.center, 0.3 + 1.2 * self.half)
-        for mount in self.mounts:
+        mounts = self.mounts()
+        for mount in mounts:
             actuation: Actuation = "torque" if mode == ControlMode.TORQUE else "position"
             flange = add_arm(spec, self.robot, mount.prefix, mount.base, mount.yaw, actuation)
-            add_gripper(spec, self.robot, flange, mount.prefix)
+            self.equip(spec, flange, mount.prefix)
         self.furnish(spec)
         self.model: mujoco.MjModel = spec.compile()
-        self.arms = [ArmControl(self.model, self.robot, mode, prefix=mount.prefix) for mount in self.mounts]
+        self.arms = [ArmControl(self.model, self.robot, mode, prefix=mount.prefix) for mount in mounts]
         self.things = {name: FreeBody.of(self.model, name) for name in self.thing_names}
+        self.fixtures = {name: FixedBody.of(self.model, name) for name in self.fixture_names}
         self.extras = {name: shape for arm in self.arms for name, shape in arm.extras.items()} | self.memory()
         self.action = SpaceSpec((self._action_field(mode),))
         self.observation = SpaceSpec((self._state_field(), self.environment_field()))
         self.home_yaw = [float(yaw_of(arm.chain.forward(arm.home[None]).rotation)[0]) for arm in self.arms]
         self.starts = [self._solve_starts(index) for index in range(len(self.arms))]
         self.start_poses = [arm.chain.forward(starts) for arm, starts in zip(self.arms, self.starts, strict=True)]
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """Where the arms stand; by default there is one, at the origin."""
+        return (Mount(),)
+
+    def equip(self, spec: mujoco.MjSpec, flange: mujoco.MjsBody, prefix: str) -> None:
+        """Add what an arm has at its flange, with the site `tool`; by default its gripper."""
+        add_gripper(spec, self.robot, flange, prefix)
+
+    def make_engine(self, num_envs: int, num_threads: int | None) -> Engine:
+        """MuJoCo, or Bullet with the same state."""
+        if self.config.engine == "mujoco":
+            return super().make_engine(num_envs, num_threads)
+        from alula.sims.robots.bullet_engine import BulletTabletop  # prints a line about itself when it loads
+
+        return BulletTabletop(self.model, self.robot, num_envs, self.substeps, self.extras)
 
     @abstractmethod
     def furnish(self, spec: mujoco.MjSpec) -> None:
@@ -101,10 +121,15 @@ class TabletopTask(Task):
         del index
         return self.center
 
+    def seen(self) -> dict[str, Body]:
+        """What is observed beside the arms."""
+        return {**self.things, **self.fixtures}
+
     def environment_field(self) -> FieldSpec:
-        """What is seen of the things: pose in the world, and position from the first tool."""
+        """What is seen of the things: pose in the world, and position from every tool."""
         names: list[str] = []
-        for thing in self.thing_names:
+        seen = self.seen()
+        for thing in seen:
             names += [f"{thing}_{axis}" for axis in "xyz"]
             names += [f"{thing}_{entry}" for entry in ("xx", "xy", "xz", "yx", "yy", "yz")]
             names += [f"{arm.prefix}to_{thing}_{axis}" for arm in self.arms for axis in "xyz"]
@@ -113,8 +138,8 @@ class TabletopTask(Task):
             name="observation.environment_state",
             shape=(len(names),),
             element_names=tuple(names),
-            units=(*("m",) * 3, *("1",) * 6, *("m",) * relative) * len(self.thing_names),
-            resolution=(*(0.0,) * 9, *(0.01,) * relative) * len(self.thing_names),
+            units=(*("m",) * 3, *("1",) * 6, *("m",) * relative) * len(seen),
+            resolution=(*(0.0,) * 9, *(0.01,) * relative) * len(seen),
         )
 
     def observe_environment(self, state: BatchState) -> Float32[ndarray, "num_envs field"]:
@@ -123,7 +148,7 @@ class TabletopTask(Task):
             (len(state.time), len(self.observation["observation.environment_state"].element_names)), np.float32
         )
         column = 0
-        for thing in self.things.values():
+        for thing in self.seen().values():
             position, rotation = thing.position(state), thing.rotation(state)
             values[:, column : column + 3] = position
             values[:, column + 3 : column + 6], values[:, column + 6 : column + 9] = (
@@ -159,9 +184,10 @@ class TabletopTask(Task):
             names += [*joints, *(f"{joint}_velocity" for joint in joints)]
             units += ["rad"] * len(joints) + ["rad/s"] * len(joints)
             own = ("tool_x", "tool_y", "tool_z", "tool_yaw", "velocity_x", "velocity_y", "velocity_z", "yaw_rate")
-            names += [arm.prefix + name for name in (*own, "opening", "lead_x", "lead_y", "lead_z", "lead_yaw")]
-            units += [*("m",) * 3, "rad", *("m/s",) * 3, "rad/s", "m", *("m",) * 3, "rad"]
-            resolution += [0.0] * 2 * len(joints) + [0.0] * 9 + [0.01] * 3 + [0.1]
+            opening = ("opening",) if arm.fingers else ()
+            names += [arm.prefix + name for name in (*own, *opening, "lead_x", "lead_y", "lead_z", "lead_yaw")]
+            units += [*("m",) * 3, "rad", *("m/s",) * 3, "rad/s", *("m",) * len(opening), *("m",) * 3, "rad"]
+            resolution += [0.0] * (2 * len(joints) + 8 + len(opening)) + [0.01] * 3 + [0.1]
         return FieldSpec(
             name="observation.state",
             shape=(len(names),),
@@ -215,7 +241,7 @@ class TabletopTask(Task):
                 (yaw[:, None], 1),
                 (velocity[:, :3], 3),
                 (velocity[:, 5:], 1),
-                ((state.qpos[:, arm.fingers[0][0]] + state.qpos[:, arm.fingers[1][0]])[:, None], 1),
+                *([(arm.opening(state)[:, None], 1)] if arm.fingers else []),
                 (extras[prefix + "target"] - extras[prefix + "tool_position"], 3),
                 (extras[prefix + "target_yaw"] - yaw[:, None], 1),
             )

@@ -42,6 +42,8 @@ class Waypoint:
     """Distance within which every tool must come [m]."""
     wait: int = 0
     """Steps to stay at least."""
+    lead: float = np.inf
+    """How far ahead of a tool its aim may be [m]: less is slower."""
     follow: bool = False
     """Whether the poses are looked up anew at every step; otherwise they stay as they were when the phase began."""
     failed: Bool[ndarray, " num_envs"] | None = None
@@ -70,31 +72,30 @@ class WaypointExpert:
     def act(self, state: BatchState) -> Float64[ndarray, "num_envs action"]:
         """Actions towards the waypoint of each environment's phase."""
         waypoints, count = self.plan(state), len(state.time)
+        begun = (state.time == 0.0) | (len(self.phase) != count)
         if len(self.phase) != count:
             self.phase, self.waited = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
             self.held = np.zeros((count, len(self.arms), 5))
             self.error = np.zeros((count, 2))
-        begun = state.time == 0.0
         for index, waypoint in enumerate(waypoints):
             if waypoint.failed is not None:
                 begun |= (self.phase == index) & waypoint.failed
         self.error = np.where(begun[:, None], self._misjudge(count), self.error)
         self.phase = np.where(begun, 0, self.phase)
         self.waited = np.where(begun, 0, self.waited)
-        self._hold(waypoints)
+        follow = np.array([waypoint.follow for waypoint in waypoints])
+        self._hold(waypoints, begun | follow[self.phase])
         moved = self._advance(state, waypoints)
         if moved.any():
-            self._hold(waypoints)
-        return self._actions(state)
+            self._hold(waypoints, moved)
+        return self._actions(state, np.array([waypoint.lead for waypoint in waypoints])[self.phase])
 
     def _misjudge(self, count: int) -> Float64[ndarray, "num_envs 2"]:
         return self.noise * MISJUDGEMENT * self.generator.standard_normal((count, 2))
 
-    def _hold(self, waypoints: list[Waypoint]) -> None:
-        """Take over the poses of phases that begin now, and of those that follow what they aim at."""
+    def _hold(self, waypoints: list[Waypoint], fresh: Bool[ndarray, " num_envs"]) -> None:
+        """Take over the poses as they look now, where a phase begins or follows what it aims at."""
         rows = np.arange(len(self.phase))
-        follow = np.array([waypoint.follow for waypoint in waypoints])
-        fresh = (self.waited == 0) | follow[self.phase]
         for index in range(len(self.arms)):
             poses = [waypoint.poses[index] for waypoint in waypoints]
             position = np.stack([pose.position for pose in poses])[self.phase, rows]
@@ -118,11 +119,14 @@ class WaypointExpert:
         self.waited = np.where(moved, 0, self.waited)
         return moved
 
-    def _actions(self, state: BatchState) -> Float64[ndarray, "num_envs action"]:
+    def _actions(self, state: BatchState, lead: Float64[ndarray, " num_envs"]) -> Float64[ndarray, "num_envs action"]:
         parts = []
         for index, arm in enumerate(self.arms):
             held = self.held[:, index]
-            action = arm.toward(state, held[:, :3], held[:, 3], held[:, 4])
+            tool = state.extras[arm.prefix + "tool_position"]
+            way = held[:, :3] - tool
+            share = np.minimum(1.0, lead / np.maximum(np.linalg.norm(way, axis=1), 1e-9))
+            action = arm.toward(state, tool + share[:, None] * way, held[:, 3], held[:, 4])
             low, high = np.array(arm.elements.low), np.array(arm.elements.high)
             spread = self.noise * (np.abs(action) + TREMOR * (high - low) / 2)
             parts.append(np.clip(action + spread * self.generator.standard_normal(action.shape), low, high))

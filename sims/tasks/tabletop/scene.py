@@ -1,5 +1,6 @@
 """The table, its cameras, and the things that lie on it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import mujoco
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from alula.core.geometry import rotation_from_quaternion
+from alula.core.geometry import quaternion_from_yaw, rotation_from_quaternion
 from alula.sims.engine import BatchState
 from alula.sims.robots.robot import Vector
 
@@ -18,6 +19,8 @@ FRICTION = (0.6, 0.01, 0.001)
 """Sliding [1], torsional [m] and rolling [m] friction of plastic on wood, of the order of tribology tables."""
 CONTACT = {"condim": 4, "solref": [0.01, 1.0], "friction": list(FRICTION)}
 """Contacts that also resist twisting, with a time constant of two control substeps."""
+MARK_THICKNESS = 0.0005
+"""How far marks stand out of the table, so that they are seen [m]."""
 
 
 def empty_scene(center: tuple[float, float], size: float) -> mujoco.MjSpec:
@@ -36,6 +39,7 @@ def empty_scene(center: tuple[float, float], size: float) -> mujoco.MjSpec:
     spec.option.impratio = 10.0
     spec.visual.headlight.ambient = [0.3, 0.3, 0.3]
     spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
+    spec.visual.headlight.specular = [0.0, 0.0, 0.0]
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
     spec.add_texture(
         name="sky",
@@ -89,9 +93,41 @@ def add_block(
     )
 
 
+def add_mark(spec: mujoco.MjSpec, name: str, half: float, rgba: tuple[float, float, float, float]) -> None:
+    """A square of half-width `half` [m], painted on the table: a fixed body that nothing touches."""
+    spec.worldbody.add_body(name=name, mocap=True).add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[half, half, MARK_THICKNESS],
+        contype=0,
+        conaffinity=0,
+        rgba=list(rgba),
+    )
+
+
+class Body(ABC):
+    """Where a thing is in a batch of states."""
+
+    @abstractmethod
+    def position(self, state: BatchState) -> Float64[ndarray, "num_envs 3"]:
+        """In the world [m]."""
+
+    @abstractmethod
+    def quaternion(self, state: BatchState) -> Float64[ndarray, "num_envs 4"]:
+        """In the world, wxyz."""
+
+    def rotation(self, state: BatchState) -> Float64[ndarray, "num_envs 3 3"]:
+        """Axes in the world, as columns."""
+        return rotation_from_quaternion(self.quaternion(state))
+
+    def yaw(self, state: BatchState) -> Float64[ndarray, " num_envs"]:
+        """Direction of the body's x axis about the vertical [rad]."""
+        rotation = self.rotation(state)
+        return np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
+
+
 @dataclass(frozen=True)
-class FreeBody:
-    """Where a free body's coordinates are in a batch of states."""
+class FreeBody(Body):
+    """A body that moves freely."""
 
     qpos: int
     qvel: int
@@ -110,18 +146,9 @@ class FreeBody:
         """In the world, wxyz; a view."""
         return state.qpos[:, self.qpos + 3 : self.qpos + 7]
 
-    def rotation(self, state: BatchState) -> Float64[ndarray, "num_envs 3 3"]:
-        """Axes in the world, as columns."""
-        return rotation_from_quaternion(self.quaternion(state))
-
     def velocity(self, state: BatchState) -> Float64[ndarray, "num_envs 3"]:
         """Linear, in the world [m/s]; a view."""
         return state.qvel[:, self.qvel : self.qvel + 3]
-
-    def yaw(self, state: BatchState) -> Float64[ndarray, " num_envs"]:
-        """Direction of the body's x axis about the vertical [rad]."""
-        rotation = self.rotation(state)
-        return np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
 
     def place(
         self,
@@ -132,24 +159,63 @@ class FreeBody:
     ) -> None:
         """Put it somewhere, upright and at rest."""
         state.qpos[env_ids, self.qpos : self.qpos + 3] = position
-        state.qpos[env_ids, self.qpos + 3 : self.qpos + 7] = 0.0
-        state.qpos[env_ids, self.qpos + 3], state.qpos[env_ids, self.qpos + 6] = np.cos(yaw / 2), np.sin(yaw / 2)
+        state.qpos[env_ids, self.qpos + 3 : self.qpos + 7] = quaternion_from_yaw(yaw)
+
+
+@dataclass(frozen=True)
+class FixedBody(Body):
+    """A body that stands still, each episode elsewhere: in MuJoCo's words a mocap body."""
+
+    mocap: int
+
+    @classmethod
+    def of(cls, model: mujoco.MjModel, name: str) -> "FixedBody":
+        """The body `name` of a scene."""
+        return cls(int(model.body(name).mocapid[0]))
+
+    def position(self, state: BatchState) -> Float64[ndarray, "num_envs 3"]:
+        """In the world [m]; a view."""
+        return state.mocap_pos[:, self.mocap]
+
+    def quaternion(self, state: BatchState) -> Float64[ndarray, "num_envs 4"]:
+        """In the world, wxyz; a view."""
+        return state.mocap_quat[:, self.mocap]
+
+    def place(
+        self,
+        state: BatchState,
+        env_ids: ndarray,
+        position: Float64[ndarray, "selected 3"],
+        yaw: Float64[ndarray, " selected"],
+    ) -> None:
+        """Put it somewhere, upright."""
+        state.mocap_pos[env_ids, self.mocap] = position
+        state.mocap_quat[env_ids, self.mocap] = quaternion_from_yaw(yaw)
 
 
 def apart(
-    unit: Float64[ndarray, "batch tries bodies 2"], center: Vector, half: float, distance: float
+    unit: Float64[ndarray, "batch tries bodies 2"],
+    center: tuple[float, float],
+    half: float,
+    distance: float,
+    taken: Float64[ndarray, "batch taken 2"] | None = None,
 ) -> Float64[ndarray, "batch bodies 2"]:
-    """Random places [m] in a square that keep their distance: the first try that does, or else the best one.
+    """Random places [m] in a square that keep their distance.
+
+    One body after another takes its first try that is far enough from all before, or else the farthest one.
 
     Args:
         unit: Uniform random numbers in [0, 1).
-        center: Centre of the square [m]; its z is ignored.
+        center: Centre of the square [m].
         half: Half-width of the square [m].
         distance: Wanted distance between any two [m].
+        taken: Places [m] to keep away from as well.
     """
-    places = np.array(center[:2]) + half * (2.0 * unit - 1.0)
-    first, second = np.triu_indices(unit.shape[2], 1)
-    gaps = np.linalg.norm(places[:, :, first] - places[:, :, second], axis=-1)
-    smallest = gaps.min(axis=-1, initial=np.inf)
-    best = np.minimum(smallest, distance).argmax(axis=1)
-    return places[np.arange(len(unit)), best]
+    tries = np.array(center) + half * (2.0 * unit - 1.0)
+    before = np.empty((len(unit), 0, 2)) if taken is None else taken
+    num_taken = before.shape[1]
+    for body in range(unit.shape[2]):
+        gaps = np.linalg.norm(tries[:, :, body, None] - before[:, None], axis=-1).min(axis=-1, initial=np.inf)
+        best = np.minimum(gaps, distance).argmax(axis=1)
+        before = np.concatenate([before, tries[np.arange(len(unit)), best, body][:, None]], axis=1)
+    return before[:, num_taken:]

@@ -1,0 +1,1 @@
+"""A point that may pass an obstacle on either side."""
