@@ -1,10 +1,10 @@
 """Scene of PegInsertion: a Panda that holds a square peg over a table with a movable socket."""
 
 import mujoco
-import numpy as np
 
 from alula.sims.robots.panda.panda import PANDA
 from alula.sims.robots.robot import add_arm
+from alula.sims.scenery import add_camera, lit_scene
 
 PEG_HALF_WIDTH = 0.010
 """Half the side of the square peg [m]."""
@@ -32,16 +32,11 @@ def build_model(clearance: float) -> mujoco.MjModel:
     Args:
         clearance: Gap between peg and socket on every side [m].
     """
-    spec = mujoco.MjSpec()
+    spec = lit_scene(SUBSTEP, brightness=0.3)
     spec.modelname = "peg_insertion"
-    spec.compiler.degree = False
-    spec.option.timestep = SUBSTEP
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     # The arm compensates gravity and holds the peg rigidly: nothing in this scene can fall.
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_GRAVITY
-    spec.visual.headlight.ambient = [0.3, 0.3, 0.3]
-    spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
     _add_surroundings(spec)
     flange = add_arm(spec, PANDA)
     _add_tool(spec, flange)
@@ -51,15 +46,6 @@ def build_model(clearance: float) -> mujoco.MjModel:
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world = spec.worldbody
-    spec.add_texture(
-        name="sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        width=256,
-        height=256,
-        rgb1=[0.86, 0.90, 0.95],
-        rgb2=[0.55, 0.62, 0.72],
-    )
     world.add_light(pos=[0.3, -0.6, 1.6], dir=[0.1, 0.4, -1.0], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
     world.add_geom(
         name="table",
@@ -69,24 +55,8 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         rgba=[0.66, 0.60, 0.52, 1],
         friction=[FRICTION, 0.005, 0.0001],
     )
-    _add_camera(world, "overview", position=(1.05, -0.72, 0.68), target=(0.32, 0.0, 0.22), fovy=42)
-    _add_camera(world, "closeup", position=(0.76, -0.32, 0.22), target=(0.50, 0.0, 0.06), fovy=40)
-
-
-def _add_camera(
-    body: mujoco.MjsBody,
-    name: str,
-    position: tuple[float, float, float],
-    target: tuple[float, float, float],
-    fovy: float,
-) -> None:
-    """A fixed camera at `position` that looks at `target`, upright."""
-    backward = np.subtract(position, target)
-    right = np.cross([0, 0, 1], backward)
-    up = np.cross(backward, right)
-    camera = body.add_camera(name=name, pos=list(position), fovy=fovy)
-    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
-    camera.alt.xyaxes = [*(right / np.linalg.norm(right)), *(up / np.linalg.norm(up))]
+    add_camera(spec.worldbody, "overview", position=(1.05, -0.72, 0.68), target=(0.32, 0.0, 0.22), fovy=42)
+    add_camera(spec.worldbody, "closeup", position=(0.76, -0.32, 0.22), target=(0.50, 0.0, 0.06), fovy=40)
 
 
 def _add_tool(spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:

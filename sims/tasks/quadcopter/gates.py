@@ -9,10 +9,10 @@ from alula.core.geometry import quaternion_from_yaw
 from alula.core.spaces import FieldSpec
 from alula.sims.engine import BatchState
 from alula.sims.quadcopters.crazyflie import CRAZYFLIE
+from alula.sims.scenery import add_camera
 from alula.sims.tasks.quadcopter.base import QuadcopterTask
 from alula.sims.tasks.quadcopter.config import GatesConfig
 from alula.sims.tasks.quadcopter.trajectories import Reference, through
-from alula.sims.tasks.tabletop.scene import add_camera
 
 FRAME = 0.08
 """Width of a gate's bars [m]."""

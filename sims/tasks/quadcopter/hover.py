@@ -7,11 +7,11 @@ from numpy import ndarray
 
 from alula.core.spaces import FieldSpec
 from alula.sims.engine import BatchState
+from alula.sims.scenery import add_camera
 from alula.sims.tasks.quadcopter.base import QuadcopterTask
 from alula.sims.tasks.quadcopter.config import HoverConfig
 from alula.sims.tasks.quadcopter.scene import add_mark
 from alula.sims.tasks.quadcopter.trajectories import Reference, minimum_jerk
-from alula.sims.tasks.tabletop.scene import add_camera
 
 CENTER = np.array([0.0, 0.0, 1.0])
 """Of starts and targets [m]."""

@@ -7,10 +7,10 @@ from numpy import ndarray
 
 from alula.core.spaces import FieldSpec
 from alula.sims.engine import BatchState
+from alula.sims.scenery import add_camera
 from alula.sims.tasks.quadcopter.base import QuadcopterTask
 from alula.sims.tasks.quadcopter.config import LandConfig
 from alula.sims.tasks.quadcopter.trajectories import Reference, through
-from alula.sims.tasks.tabletop.scene import add_camera
 
 PAD_RADIUS = 0.12
 """[m]"""

@@ -2,6 +2,8 @@
 
 import mujoco
 
+from alula.sims.scenery import lit_scene
+
 MARK_COLOR = (0.20, 0.62, 0.35, 0.45)
 
 
@@ -11,22 +13,8 @@ def empty_arena(physics_rate: int) -> mujoco.MjSpec:
     Args:
         physics_rate: Physics steps per second [Hz].
     """
-    spec = mujoco.MjSpec()
-    spec.compiler.degree = False
-    spec.option.timestep = 1.0 / physics_rate
-    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
-    spec.visual.headlight.diffuse = [0.35, 0.35, 0.35]
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+    spec = lit_scene(1.0 / physics_rate, brightness=0.35)
     spec.stat.extent, spec.stat.center = 3.0, [0, 0, 1]  # without these, of the endless floor
-    spec.add_texture(
-        name="sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        width=256,
-        height=256,
-        rgb1=[0.86, 0.90, 0.95],
-        rgb2=[0.55, 0.62, 0.72],
-    )
     spec.add_texture(
         name="tiles",
         type=mujoco.mjtTexture.mjTEXTURE_2D,

@@ -8,11 +8,11 @@ from numpy import ndarray
 from alula.core.geometry import quaternion_from_yaw, rotate_by_yaw
 from alula.core.spaces import FieldSpec
 from alula.sims.engine import BatchState
+from alula.sims.scenery import add_camera
 from alula.sims.tasks.quadcopter.base import QuadcopterTask
 from alula.sims.tasks.quadcopter.config import TrackConfig
 from alula.sims.tasks.quadcopter.scene import MARK_COLOR, add_mark
 from alula.sims.tasks.quadcopter.trajectories import Reference
-from alula.sims.tasks.tabletop.scene import add_camera
 
 CENTER = np.array([0.0, 0.0, 1.0])
 """Of the figure [m]."""

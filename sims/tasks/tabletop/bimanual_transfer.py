@@ -9,10 +9,11 @@ from numpy import ndarray
 
 from alula.sims.engine import BatchState
 from alula.sims.robots.control import ArmControl
+from alula.sims.scenery import add_camera
 from alula.sims.tasks.tabletop.base import Mount, TabletopTask
 from alula.sims.tasks.tabletop.expert import Pose, Waypoint
 from alula.sims.tasks.tabletop.grasping import CLOSING_STEPS, facing, grasp, lost
-from alula.sims.tasks.tabletop.scene import add_block, add_camera
+from alula.sims.tasks.tabletop.scene import add_block
 
 HALF_LENGTH, HALF_WIDTH = 0.10, 0.012
 """Of the bar, whose section is square [m]."""

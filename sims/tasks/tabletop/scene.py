@@ -11,6 +11,7 @@ from numpy import ndarray
 from alula.core.geometry import quaternion_from_yaw, rotation_from_quaternion
 from alula.sims.engine import BatchState
 from alula.sims.robots.robot import Vector
+from alula.sims.scenery import add_camera, lit_scene
 
 SUBSTEP = 0.0025
 """Physics step [s]."""
@@ -30,26 +31,11 @@ def empty_scene(center: tuple[float, float], size: float) -> mujoco.MjSpec:
         center: Centre of the workspace [m].
         size: Distance scale of the cameras [m]: about how far the workspace is from the base.
     """
-    spec = mujoco.MjSpec()
-    spec.compiler.degree = False
-    spec.option.timestep = SUBSTEP
+    spec = lit_scene(SUBSTEP, brightness=0.3)
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     # Without these, what a gripper holds creeps out of it.
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10.0
-    spec.visual.headlight.ambient = [0.3, 0.3, 0.3]
-    spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
-    spec.visual.headlight.specular = [0.0, 0.0, 0.0]
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
-    spec.add_texture(
-        name="sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        width=256,
-        height=256,
-        rgb1=[0.86, 0.90, 0.95],
-        rgb2=[0.55, 0.62, 0.72],
-    )
     world = spec.worldbody
     world.add_light(pos=[0.3, -0.6, 1.6], dir=[0.1, 0.4, -1.0], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
     world.add_geom(
@@ -61,20 +47,12 @@ def empty_scene(center: tuple[float, float], size: float) -> mujoco.MjSpec:
         **CONTACT,
     )
     x, y = center
-    add_camera(world, "overview", (x + 1.1 * size, y - 1.4 * size, 1.3 * size), (x - 0.3 * size, y, 0.4 * size), 42)
-    add_camera(world, "closeup", (x + 0.55 * size, y - 0.65 * size, 0.55 * size), (x, y, 0.1 * size), 40)
-    add_camera(world, "top", (x, y - 0.001, 1.6 * size), (x, y, 0.0), 40)
+    add_camera(
+        spec.worldbody, "overview", (x + 1.1 * size, y - 1.4 * size, 1.3 * size), (x - 0.3 * size, y, 0.4 * size), 42
+    )
+    add_camera(spec.worldbody, "closeup", (x + 0.55 * size, y - 0.65 * size, 0.55 * size), (x, y, 0.1 * size), 40)
+    add_camera(spec.worldbody, "top", (x, y - 0.001, 1.6 * size), (x, y, 0.0), 40)
     return spec
-
-
-def add_camera(body: mujoco.MjsBody, name: str, position: Vector, target: Vector, fovy: float) -> None:
-    """A fixed camera at `position` that looks at `target`, upright; `fovy` in degrees."""
-    backward = np.subtract(position, target)
-    right = np.cross([0, 0, 1], backward)
-    up = np.cross(backward, right)
-    camera = body.add_camera(name=name, pos=list(position), fovy=fovy)
-    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
-    camera.alt.xyaxes = [*(right / np.linalg.norm(right)), *(up / np.linalg.norm(up))]
 
 
 def add_free_body(spec: mujoco.MjSpec, name: str) -> mujoco.MjsBody:

@@ -12,8 +12,8 @@ from numpy import ndarray
 from alula.core.seeding import BatchRng
 from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
 from alula.sims.engine import BatchState
+from alula.sims.scenery import add_camera
 from alula.sims.task import Task
-from alula.sims.tasks.tabletop.scene import add_camera
 from alula.sims.tasks.two_routes.config import TwoRoutesConfig
 from alula.sims.tasks.two_routes.expert import RouteExpert
 
@@ -156,7 +156,7 @@ def build_model() -> mujoco.MjModel:
         mass=MASS,
         rgba=[0.90, 0.45, 0.13, 1.0],
     )
-    add_camera(world, "top", (0.0, -0.001, 1.9), (0.0, 0.0, 0.0), 40)
+    add_camera(spec.worldbody, "top", (0.0, -0.001, 1.9), (0.0, 0.0, 0.0), 40)
     return spec.compile()
 
 
