@@ -28,7 +28,8 @@ def empty_arena(physics_rate: int) -> mujoco.MjSpec:
     tiles.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "tiles"
     world = spec.worldbody
     world.add_light(pos=[0, 0, 3], dir=[0.0, 0.01, -1.0], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
-    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.1], material="tiles")
+    # Drawn to a finite distance, as an endless one would be drawn around where the camera was the time before.
+    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[20, 20, 0.1], material="tiles")
     return spec
 
 
