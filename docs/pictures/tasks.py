@@ -18,7 +18,7 @@ from alula.sims.vector import TaskVectorEnv
 FOLDER = Path(__file__).parent
 STEPS = 10  # Robots are under way, and those that move at random still stand.
 WIDTH, HEIGHT = 480, 360
-COLUMNS = 4
+COLUMNS = 7
 
 
 def draw(task: Task) -> Picture:

@@ -19,8 +19,11 @@ from alula.configs.schemas import COMMANDS
 from alula.core.errors import CheckpointError
 from alula.core.spaces import FieldSpec, SpaceSpec
 from alula.datasets.store import EpisodeStore
+from alula.policies.registry import POLICIES
+from alula.sims.registry import TASKS
 from alula.training import evaluation
 from alula.training.checkpoint import weights_hash
+from alula.training.config import ALGORITHMS
 from alula.training.run import Run
 
 # Words, and what the message must hold; all of them before any work is done.
@@ -350,7 +353,7 @@ def test_list_names_everything_that_can_be_chosen(alula: Any) -> None:
     """Each task, policy and algorithm by the name that the command line takes, with its Gymnasium id."""
     outcome = alula("list", "--json")
     counts = {result["name"]: result["value"] for result in outcome.report["results"]}
-    assert counts == {"tasks": 2, "policies": 2, "algorithms": 3}
+    assert counts == {"tasks": len(TASKS), "policies": len(POLICIES), "algorithms": len(ALGORITHMS)}
     names = {"peg_insertion", "adroit_door", "diffusion", "gaussian", "residual_ppo", "dppo", "gaussian_ppo"}
     assert names <= set(outcome.out.split())
     assert 'gymnasium.make("alula/PegInsertion-v0")' in outcome.out

@@ -43,7 +43,7 @@ MISTAKES = {
     "a key of a group without a choice": (
         "evaluate",
         ["task.clearance=0.001"],
-        ["'task.clearance'", "task=NAME", "peg_insertion, adroit_door"],
+        ["'task.clearance'", "task=NAME", "peg_insertion, reach"],
     ),
     "a key below a value": ("demo", ["cloning.steps.x=1"], ["'cloning.steps' is a single value", "'x'"]),
     "a value for a group of keys": ("demo", ["cloning=3"], ["cloning", "BCConfig"]),
