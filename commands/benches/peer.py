@@ -110,7 +110,8 @@ def _gym_pybullet_drones(checkout: str, num_drones: str, camera: str) -> Steps:
 
     seen = ObservationType.RGB if camera == "rgb" else ObservationType.KIN
     count = int(num_drones)
-    kind = {"obs": seen, "act": ActionType.RPM, "pyb_freq": 240, "ctrl_freq": 30}
+    rate = 24 if camera == "rgb" else 30  # its camera needs the former
+    kind = {"obs": seen, "act": ActionType.RPM, "pyb_freq": 240, "ctrl_freq": rate}
     environment = HoverAviary(**kind) if count == 1 else MultiHoverAviary(num_drones=count, **kind)
     environment.reset()
     action = np.zeros((count, 4), dtype=np.float32)

@@ -135,8 +135,8 @@ class FormationConfig(QuadcopterConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if not 2 <= self.num_drones <= 8:
-            raise ConfigError(f"task.num_drones is {self.num_drones}; allowed are 2 to 8")
+        if not 2 <= self.num_drones <= 10:
+            raise ConfigError(f"task.num_drones is {self.num_drones}; allowed are 2 to 10")
         _check_range("min_distance", self.min_distance, 0.1, 0.3, "m")
 
 
