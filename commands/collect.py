@@ -24,6 +24,7 @@ def run(config: CollectConfig, as_json: bool) -> None:
     task, task_config, make_actor = _policy(config) if config.checkpoint else _expert(config)
     source = config.checkpoint or f"scripted expert, imperfection {config.expert_noise}"
     metadata = {"task": describe_task(task_config), "source": source, "seed": config.seed}
+    TaskVectorEnv(task).close()  # what its engine cannot do is refused before anything is written
     store = EpisodeStore.create(path, task.observation, task.action, metadata, overwrite=config.overwrite)
     with progress("collect") as report:
         tried = collect(

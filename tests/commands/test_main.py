@@ -177,6 +177,14 @@ def test_a_damaged_checkpoint_is_refused(damage: str, alula: Any, workplace: Pat
     assert not (workplace / "cloned" / "evaluation").exists()
 
 
+def test_what_an_engine_cannot_vary_is_refused_before_anything_is_written(alula: Any, workplace: Path) -> None:
+    """The setting is named with the remedy, and no dataset is begun."""
+    error = alula("collect", "task=hover", "task.engine=torch", "task.randomization.mass=0.2", "out=new.zarr").error
+    assert "task.randomization asks for varied mass" in error
+    assert "use an engine on MuJoCo" in error
+    assert not (workplace / "new.zarr").exists()
+
+
 def test_a_checkpoint_of_other_spaces_is_refused(alula: Any, workplace: Path) -> None:
     """The field that differs is named with both sides, even where the shapes agree."""
 
