@@ -58,7 +58,9 @@ class FieldSpec:
     control_mode: ControlMode | None = None
     """For actions: what they command."""
     rate: float | None = None
-    """For actions: commands per second [Hz]."""
+    """Values per second [Hz]; for actions the commands."""
+    allow_nan: bool = False
+    """Whether a recording may hold NaN here: sensors that were silent, estimates that did not exist."""
 
     def __post_init__(self) -> None:
         """Check that per-element properties fit the shape."""

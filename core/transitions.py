@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from numpy import ndarray
 
 Observation = dict[str, Shaped[ndarray, "num_envs *field"]]
@@ -40,11 +40,17 @@ class Windows:
     """A batch for behaviour cloning; a window starts at a step of an episode and reaches `horizon` steps ahead."""
 
     observation: dict[str, Shaped[ndarray, "batch *field"]]
-    """What was seen at the window's first step."""
+    """What was seen at the window's first step; with a history, [batch, history, *field] up to it, oldest first."""
     actions: Float[ndarray, "batch horizon action"]
     """What was done at that step and after, in the action field's units; behind the episode's end the last repeats."""
     mask: Bool[ndarray, "batch horizon"]
     """True where the action was recorded, False where it repeats the last one."""
+    history_mask: Bool[ndarray, "batch history"] | None = None
+    """True where the observation was recorded, False where it repeats the episode's first; None without a history."""
+    source: Int64[ndarray, " batch"] | None = None
+    """Of a mixture: the number of the dataset that each window comes from."""
+    present: dict[str, Bool[ndarray, " batch"]] | None = None
+    """Of a mixture, by observation field: False where a window's dataset lacks the field and zeros stand for it."""
 
 
 @dataclass
@@ -57,7 +63,9 @@ class Episode:
 
     steps: dict[str, Shaped[ndarray, "length *field"]]
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Plain values for JSON: seed, success, source, initial state, ..."""
+    """Plain values for JSON: seed, success, source, initial state, instruction, ..."""
+    streams: dict[str, dict[str, Shaped[ndarray, "_ ..."]]] = field(default_factory=dict)
+    """Fields with a clock of their own, by the stream's name; each has a `timestamp`, int64 [ns], never falling."""
 
     @property
     def length(self) -> int:

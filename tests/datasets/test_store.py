@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from alula.core.errors import DatasetError
 from alula.core.spaces import FieldSpec, SpaceSpec
 from alula.core.transitions import Episode
-from alula.datasets.arrays import FieldArray
-from alula.datasets.store import DTYPES, OUTCOME, EpisodeStore
+from alula.datasets.arrays import Chunking, FieldArray
+from alula.datasets.commits import EPISODES_FILE
+from alula.datasets.formats.format import Contents
+from alula.datasets.schema import DTYPES, OUTCOME, TIMESTAMP
+from alula.datasets.store import EpisodeStore
 
 Same = Callable[[Episode, Episode], None]
 MakeEpisode = Callable[..., Episode]
@@ -31,49 +34,83 @@ plain_values = st.recursive(
     max_leaves=6,
 )
 metadata = st.dictionaries(st.text(), plain_values, max_size=3)
-field_names = st.text("abcXYZ019_.-", min_size=1, max_size=8).map(lambda tail: f"observation.{tail}")
-OUTCOME_FIELDS = [(field.name, field.shape, field.dtype) for field in OUTCOME.values()]
+names = st.text("abcXYZ019_.-", max_size=7).map(lambda tail: f"n{tail}")
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, max_side=4)
 
 
+Field = dict[str, Any]
+OUTCOME_FIELDS = OUTCOME.to_list()
+TIMESTAMP_FIELD = TIMESTAMP.to_dict()
+
+# These strategies draw plain values: the run-time type checks of our own classes use chance of their own.
+
+
 @st.composite
-def recordings(draw: st.DrawFn) -> tuple[list[tuple[str, tuple[int, ...], str]], list[tuple[dict[str, Any], Any]]]:
-    """Properties of storable observation fields, then the action; and steps and metadata of episodes that fit them."""
-    names = draw(st.lists(field_names, min_size=1, max_size=3, unique=True))
-    fields = [(name, draw(shapes), draw(st.sampled_from(DTYPES))) for name in names]
-    fields.append(("action", (draw(st.integers(1, 4)),), draw(st.sampled_from(("float32", "int16")))))
-    episodes = []
-    for length in draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)):
-        steps = {}
-        for name, shape, dtype in (*fields, *OUTCOME_FIELDS):
-            finite = {"allow_nan": False, "allow_infinity": False} if "float" in dtype else {}
-            elements = hnp.from_dtype(np.dtype(dtype), **finite)
-            steps[name] = draw(hnp.arrays(dtype, (length, *shape), elements=elements))
-        episodes.append((steps, draw(metadata)))
-    return fields, episodes
+def spaces(draw: st.DrawFn, prefix: str = "", max_size: int = 3) -> list[Field]:
+    """Fields of any storable name, shape and type; floats may allow NaN."""
+    fields = []
+    for name in draw(st.lists(names, max_size=max_size, unique=True)):
+        dtype = draw(st.sampled_from(DTYPES))
+        allow_nan = "float" in dtype and draw(st.booleans())
+        fields.append({"name": prefix + name, "shape": draw(shapes), "dtype": dtype, "allow_nan": allow_nan})
+    return fields
 
 
-@settings(max_examples=20, deadline=None)
-@given(recordings(), metadata)
-def test_any_recording_reads_back_bit_for_bit(recording, about: dict[str, Any]) -> None:
-    fields = [FieldSpec(*properties) for properties in recording[0]]
-    observation, action = SpaceSpec(tuple(fields[:-1])), SpaceSpec(tuple(fields[-1:]))
-    episodes = [Episode(*parts) for parts in recording[1]]
+@st.composite
+def arrays_of(draw: st.DrawFn, fields: list[Field]) -> dict[str, np.ndarray]:
+    """Up to nine steps of these fields, perhaps none."""
+    length = draw(st.integers(0, 9))
+    arrays = {}
+    for field in fields:
+        finite = {"allow_nan": field["allow_nan"], "allow_infinity": False} if "float" in field["dtype"] else {}
+        elements = hnp.from_dtype(np.dtype(field["dtype"]), **finite)
+        arrays[field["name"]] = draw(hnp.arrays(field["dtype"], (length, *field["shape"]), elements=elements))
+        if field["name"] == "timestamp":
+            arrays["timestamp"].sort()
+    return arrays
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """Anything that can be stored: specifications, and the parts of episodes that fit them."""
+    contents = {
+        "observation": draw(spaces("observation.")),
+        "action": [{"name": "action", "shape": (3,), "dtype": "int16"}][: draw(st.integers(0, 1))],
+        "extra": [TIMESTAMP_FIELD][: draw(st.integers(0, 1))] + draw(spaces(max_size=1)),
+        "streams": draw(
+            st.dictionaries(names, spaces(max_size=2).map(lambda fields: [TIMESTAMP_FIELD, *fields]), max_size=2)
+        ),
+        "metadata": draw(metadata),
+    }
+    steps = [*contents["observation"], *contents["action"], *OUTCOME_FIELDS, *contents["extra"]]
+    streams = st.fixed_dictionaries({name: arrays_of(fields) for name, fields in contents["streams"].items()})
+    return contents, draw(st.lists(st.tuples(arrays_of(steps), metadata, streams), min_size=1, max_size=3))
+
+
+def create(path: Path, contents: Contents) -> EpisodeStore:
+    """An empty dataset of these contents."""
+    return EpisodeStore.create(
+        *(path, contents.observation, contents.action, contents.metadata),
+        extra=contents.extra,
+        streams=contents.streams,
+    )
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(recordings())
+def test_any_recording_reads_back_bit_for_bit(assert_same: Same, recording: tuple[Any, Any]) -> None:
+    contents, episodes = Contents.from_dict(recording[0]), [Episode(*parts) for parts in recording[1]]
     with tempfile.TemporaryDirectory() as folder:
-        store = EpisodeStore.create(Path(folder) / "data", observation, action, about)
+        store = create(Path(folder) / "data", contents)
         for episode in episodes:
             store.append(episode)
         reopened = EpisodeStore.open(store.path)
-        assert (reopened.observation, reopened.action, reopened.metadata) == (observation, action, about)
+        assert reopened.contents == contents
         assert reopened.lengths.tolist() == [episode.length for episode in episodes]
         for index, wanted in enumerate(episodes):
-            got = reopened.episode(index)
-            assert got.metadata == wanted.metadata
-            for name, values in wanted.steps.items():
-                assert got.steps[name].dtype == values.dtype
-                assert got.steps[name].shape == values.shape
-                assert got.steps[name].tobytes() == values.tobytes()
+            assert_same(reopened.episode(index), wanted)
         assert reopened.damaged_episodes() == []
+        assert reopened.fingerprint == store.fingerprint
 
 
 def test_extending_equals_appending_one_by_one(
@@ -99,15 +136,9 @@ def test_read_gives_committed_steps_of_all_episodes(make_store: MakeStore, make_
 
 
 def test_episodes_longer_than_a_shard_survive(
-    tmp_path: Path,
-    observation: SpaceSpec,
-    action: SpaceSpec,
-    make_episode: MakeEpisode,
-    assert_same: Same,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, observation: SpaceSpec, action: SpaceSpec, make_episode: MakeEpisode, assert_same: Same
 ) -> None:
-    monkeypatch.setattr("alula.datasets.arrays.CHUNK_BYTES", 64)
-    store = EpisodeStore.create(tmp_path / "data", observation, action)
+    store = EpisodeStore.create(tmp_path / "data", observation, action, chunking=Chunking(chunk_bytes=64))
     for seed in range(3):
         store.append(make_episode(seed, 150))
     assert len(list((store.path / "action").glob("c.*"))) > 3
@@ -121,6 +152,24 @@ def test_floats_are_stored_in_the_precision_of_their_field(make_store: MakeStore
     episode.steps["action"] = exact
     store.append(episode)
     np.testing.assert_array_equal(store.read("action"), exact.astype(np.float32))
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", "u2"), ("float32", "u4"), ("float64", "u8")])
+def test_nan_keeps_sign_and_payload_where_it_is_allowed(
+    dtype: str, bits: str, tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    """IEEE 754 NaNs are all numbers whose exponent is all ones and whose fraction is not 0: quiet or signalling."""
+    infinity = int(np.array(np.inf, dtype).view(bits))
+    sign = 1 << (8 * np.dtype(dtype).itemsize - 1)
+    nans = np.array([infinity + 1, infinity + 5, sign + infinity + 1, sign - 1], bits).view(dtype)
+    assert np.isnan(nans).all()
+    height = FieldSpec("observation.height", (), dtype, allow_nan=True)
+    store = EpisodeStore.create(tmp_path / "data", SpaceSpec((height,)), SpaceSpec(()))
+    steps = {name: values for name, values in make_episode(0, 4).steps.items() if name.startswith("next.")}
+    store.append(Episode({**steps, "observation.height": nans}))
+    assert EpisodeStore.open(store.path).read("observation.height").tobytes() == nans.tobytes()
+    with pytest.raises(DatasetError, match=r"height' of episode 1 is not a finite .* step 1: inf"):
+        store.append(Episode({**steps, "observation.height": np.array([0, np.inf, 0, 0], dtype)}))
 
 
 def test_extra_fields_are_kept(
@@ -151,10 +200,6 @@ def _spoil(name: str, step: int, value: float) -> Callable[[Episode], None]:
     return spoil
 
 
-def _empty(episode: Episode) -> None:
-    episode.steps = {name: values[:0] for name, values in episode.steps.items()}
-
-
 BAD_EPISODES: dict[str, tuple[Callable[[Episode], None], str]] = {
     "missing field": (lambda episode: _without(episode, "action"), r"missing fields \['action'\]"),
     "unknown field": (_with("observation.depth", np.zeros(5)), r"unknown fields \['observation.depth'\]"),
@@ -165,7 +210,6 @@ BAD_EPISODES: dict[str, tuple[Callable[[Episode], None], str]] = {
     "overflow": (_with("action", np.full((5, 2), 1e300)), r"'action' .* not a finite float32 at step 0"),
     "integer image": (_with("observation.image", np.zeros((5, 2, 2, 3), int)), r"dtype int64, .* not fit into uint8"),
     "float flags": (_with("next.success", np.zeros(5)), r"dtype float64, which does not fit into bool"),
-    "no steps": (_empty, r"episode 2 has no steps, at least 1"),
     "array in metadata": (lambda episode: episode.metadata.update(start=np.zeros(2)), r"metadata of episode 2.*tolist"),
     "NaN in metadata": (lambda episode: episode.metadata.update(score=float("nan")), r"metadata of episode 2.*JSON"),
 }
@@ -212,10 +256,10 @@ def test_a_failed_creation_leaves_nothing_new(
     target = old.path if overwrite else old.path.with_name("new")
     create = FieldArray.create
 
-    def full(folder: Path, field: FieldSpec) -> FieldArray:
+    def full(folder: Path, field: FieldSpec, chunking: Chunking) -> FieldArray:
         if field.name == "action":
             raise OSError(28, "No space left on device")
-        return create(folder, field)
+        return create(folder, field, chunking)
 
     monkeypatch.setattr(FieldArray, "create", full)
     with pytest.raises(DatasetError, match=r"cannot create dataset.*No space left"):
@@ -250,7 +294,7 @@ BAD_SPACES: dict[str, tuple[FieldSpec, FieldSpec, FieldSpec, str]] = {
     for name, (*fields, message) in {
         "observation name": ({"name": "state"}, {}, {}, r"'state' must be named 'observation\.\*'"),
         "action name": ({}, {"name": "action.arm"}, {}, "one field 'action'.*action.arm"),
-        "action axes": ({}, {"shape": (2, 2)}, {}, r"one axis, got .*\(2, 2\)"),
+        "action axes": ({}, {"shape": (2, 2)}, {}, r"one axis.* got .*\(2, 2\)"),
         "path in a name": ({"name": "observation./../x"}, {}, {}, "cannot be stored"),
         "dtype": ({"dtype": "complex64"}, {}, {}, "dtype 'complex64'; allowed are bool"),
         "no elements": ({"shape": (0,)}, {}, {}, "holds no element"),
@@ -315,6 +359,25 @@ def test_a_damaged_dataset_is_refused_when_opened(kind: str, make_store: MakeSto
     damage(path)
     with pytest.raises(DatasetError, match=message):
         EpisodeStore.open(path)
+
+
+def test_a_dataset_of_format_1_opens_and_grows(
+    make_store: MakeStore, make_episode: MakeEpisode, assert_same: Same
+) -> None:
+    """It had neither streams nor videos in its specification."""
+    path = make_store([4, 2]).path
+    content = json.loads((path / "zarr.json").read_text())
+    content["attributes"]["alula"]["format"] = 1
+    del content["attributes"]["alula"]["streams"], content["attributes"]["alula"]["video"]
+    (path / "zarr.json").write_text(json.dumps(content))
+    EpisodeStore.open(path, append=True).append(make_episode(2, 3))
+    store = EpisodeStore.open(path)
+    for index, length in enumerate((4, 2, 3)):
+        assert_same(store.episode(index), make_episode(index, length))
+    assert store.streams == {}
+    assert store.damaged_episodes() == []
+    lines = (path / EPISODES_FILE).read_text().splitlines()
+    assert [sorted(json.loads(line)) for line in lines] == [["digest", "end", "metadata"]] * 3
 
 
 def test_unknown_fields_and_episodes_are_named(make_store: MakeStore) -> None:

@@ -1,0 +1,1 @@
+"""Dataset formats: one file each, one line each in `registry.py`."""
