@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -16,52 +16,83 @@ CONSTANT_RANGE = 1e-6
 """Half-ranges below this count as constant: such elements are shifted to 0, not stretched to [-1, 1]."""
 
 
+QUANTILE_RANKS = np.linspace(0, 1, 1001)
+"""Shares of the values at which quantiles are kept: every 0.1 %, from the smallest value to the largest."""
+
+
 @dataclass
 class FieldStatistics:
-    """Count, extremes and moments of one field, updated batch by batch in one pass (Chan et al. 1983)."""
+    """Count, extremes and moments of one field, updated batch by batch in one pass (Chan et al. 1983).
+
+    NaN stands for what was not recorded: it is counted and otherwise left out.
+    """
 
     count: int
+    """Values of each element, missing ones included."""
     low: Float64[ndarray, "*shape"]
     high: Float64[ndarray, "*shape"]
     mean: Float64[ndarray, "*shape"]
     squares: Float64[ndarray, "*shape"]
     """Sum of squared deviations from the mean."""
+    missing: Int64[ndarray, "*shape"]
+    """Values that are NaN."""
+    quantiles: Float64[ndarray, "ranks *shape"] | None = None
+    """Values at `QUANTILE_RANKS`, NaN where all are missing; None where only moments were taken."""
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> "FieldStatistics":
         """Statistics of nothing."""
-        return cls(0, np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape))
+        nothing = np.zeros(shape, np.int64)
+        return cls(0, np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape), nothing)
 
     @classmethod
     def of(cls, values: Float[ndarray, "batch *shape"]) -> "FieldStatistics":
         """Statistics of one batch."""
-        if len(values) == 0:
-            return cls.empty(values.shape[1:])
         values = values.astype(np.float64)
-        mean = values.mean(0)
-        return cls(len(values), *_arrays(values.min(0), values.max(0), mean, ((values - mean) ** 2).sum(0)))
+        absent = np.isnan(values)
+        count, missing = len(values), absent.sum(0)
+        mean = values.sum(0, where=~absent) / np.maximum(count - missing, 1)
+        squares = ((values - mean) ** 2).sum(0, where=~absent)
+        low, high = np.fmin.reduce(values, 0, initial=np.inf), np.fmax.reduce(values, 0, initial=-np.inf)
+        return cls(count, *_arrays(low, high, mean, squares, missing))
 
     def merged(self, other: "FieldStatistics") -> "FieldStatistics":
-        """Statistics of both together."""
-        count = self.count + other.count
+        """Statistics of both together, without quantiles."""
+        share = other.present / np.maximum(self.present + other.present, 1)
         delta = other.mean - self.mean
         return FieldStatistics(
-            count,
+            self.count + other.count,
             *_arrays(
                 np.minimum(self.low, other.low),
                 np.maximum(self.high, other.high),
-                self.mean + delta * (other.count / max(count, 1)),
-                self.squares + other.squares + delta**2 * (self.count * other.count / max(count, 1)),
+                self.mean + delta * share,
+                self.squares + other.squares + delta**2 * self.present * share,
+                self.missing + other.missing,
             ),
         )
 
     @property
+    def present(self) -> Int64[ndarray, "*shape"]:
+        """Values that are numbers."""
+        return np.asarray(self.count - self.missing)
+
+    @property
     def std(self) -> Float64[ndarray, "*shape"]:
         """Population standard deviation."""
-        return np.asarray(np.sqrt(self.squares / max(self.count, 1)))
+        return np.asarray(np.sqrt(self.squares / np.maximum(self.present, 1)))
+
+    def quantile(self, ranks: float | Float64[ndarray, " ranks"]) -> Float64[ndarray, "*shape"]:
+        """The value that such a share of all values does not exceed; between `QUANTILE_RANKS` the nearest of them.
+
+        Raises:
+            SpecError: no quantiles were taken.
+        """
+        if self.quantiles is None:
+            raise SpecError(f"quantile {ranks} was asked of statistics that hold moments only; take them of a dataset")
+        return np.asarray(self.quantiles[np.rint(np.asarray(ranks) * (len(self.quantiles) - 1)).astype(int)])
 
 
-def _arrays(*parts: ndarray | np.floating[Any]) -> tuple[ndarray, ...]:
+def _arrays(*parts: ndarray | np.number[Any]) -> tuple[ndarray, ...]:
     """NumPy turns arrays without axes into scalars; back to arrays."""
     return tuple(np.asarray(part) for part in parts)
 
@@ -85,7 +116,7 @@ class Normalizer(nn.Module):
         """Take the range of every field from `statistics`.
 
         Raises:
-            SpecError: a field has no statistics, or they hold no sample or a value that is not finite.
+            SpecError: a field has no statistics, or holds no sample, NaN, or a value that is not finite.
         """
         for index, name in enumerate(self.names):
             if name not in statistics:
@@ -93,6 +124,11 @@ class Normalizer(nn.Module):
             found = statistics[name]
             if found.count == 0 or not (np.isfinite(found.low).all() and np.isfinite(found.high).all()):
                 raise SpecError(f"statistics of field '{name}' are empty or not finite; check the dataset")
+            if found.missing.any():
+                raise SpecError(
+                    f"field '{name}' is NaN in up to {found.missing.max()} of {found.count} steps, and a network would "
+                    f"turn all it computes into NaN; choose other fields, or a dataset without gaps"
+                )
             center, half = np.asarray((found.high + found.low) / 2), np.asarray((found.high - found.low) / 2)
             scale = np.where(half < CONSTANT_RANGE, 1.0, half)
             self.get_buffer(f"center_{index}").copy_(torch.from_numpy(center))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from alula.core.errors import SpecError
-from alula.core.normalizer import CONSTANT_RANGE, FieldStatistics, Normalizer
+from alula.core.normalizer import CONSTANT_RANGE, QUANTILE_RANKS, FieldStatistics, Normalizer
 
 SHAPES = st.sampled_from([(), (1,), (3,), (2, 2)])
 VALUES = st.floats(-1e3, 1e3, width=32)
@@ -47,6 +47,25 @@ def test_the_variance_survives_a_large_mean() -> None:
     for part in np.split(values, 10):
         found = found.merged(FieldStatistics.of(part))
     assert found.std == 1.0
+
+
+@given(cut_arrays(), st.data())
+def test_missing_values_are_counted_and_left_out(case: tuple[np.ndarray, list[int]], data: st.DataObject) -> None:
+    """Every element has the statistics of those of its values that are there, however the recording is cut."""
+    values, cuts = case
+    absent = data.draw(hnp.arrays(np.bool_, values.shape))
+    found = FieldStatistics.empty(values.shape[1:])
+    for part in np.split(np.where(absent, np.nan, values), cuts):
+        found = found.merged(FieldStatistics.of(part))
+    assert found.count == len(values)
+    np.testing.assert_array_equal(found.missing, absent.sum(0))
+    for element in np.ndindex(values.shape[1:]):
+        there = values[(slice(None), *element)][~absent[(slice(None), *element)]]
+        assert found.present[element] == len(there)
+        assert (found.low[element], found.high[element]) == (min(there, default=np.inf), max(there, default=-np.inf))
+        if len(there):
+            np.testing.assert_allclose(found.mean[element], there.mean(), rtol=1e-12, atol=1e-10)
+            np.testing.assert_allclose(found.std[element], there.std(), rtol=1e-9, atol=1e-6)
 
 
 def fitted(values: dict[str, np.ndarray]) -> Normalizer:
@@ -100,6 +119,22 @@ def test_a_missing_field_is_an_error_with_the_nearest_name() -> None:
             use("acton", torch.zeros(1))
     with pytest.raises(SpecError, match=r"unknown field in the statistics 'observation\.state'.*Valid: action"):
         normalizer.fit({"action": FieldStatistics.of(np.zeros((2, 1)))})
+
+
+def test_fields_with_gaps_are_refused() -> None:
+    """One NaN in the input makes the whole output of a network NaN."""
+    gaps = FieldStatistics.of(np.array([[1.0, 2.0], [3.0, np.nan], [5.0, np.nan]]))
+    with pytest.raises(SpecError, match="'x' is NaN in up to 2 of 3 steps"):
+        Normalizer({"x": (2,)}).fit({"x": gaps})
+
+
+def test_quantiles_are_those_of_the_nearest_rank() -> None:
+    """A field that runs evenly from 0 to 1 has each rank as its quantile; moments alone have none."""
+    found = FieldStatistics.of(QUANTILE_RANKS)
+    with pytest.raises(SpecError, match=r"quantile 0\.5 was asked of statistics that hold moments only"):
+        found.quantile(0.5)
+    found.quantiles = QUANTILE_RANKS
+    assert [found.quantile(rank).item() for rank in (0, 0.01, 0.5004, 1)] == [0, 0.01, 0.5, 1]
 
 
 @pytest.mark.parametrize("extreme", [np.nan, np.inf, None])
