@@ -6,7 +6,9 @@ from typing import Any
 
 from alula.configs.compose import plain
 from alula.core.errors import ConfigError, DatasetError
-from alula.datasets.npz import import_npz
+from alula.datasets.conversion import Conversion
+from alula.datasets.formats.native import Native
+from alula.datasets.formats.npz import Npz
 from alula.datasets.store import EpisodeStore
 from alula.sims.task import Task
 from alula.sims.vector import TaskVectorEnv
@@ -50,8 +52,8 @@ def open_demonstrations(path: Path, task: Task, folder: Path) -> EpisodeStore:
     if path.suffix == ".npz":
         imported = folder / f"{path.stem}.zarr"
         if not imported.exists():
-            note = f"imported from {path.name}"
-            import_npz(path, imported, task.observation, task.action, provenance=note, licence="unknown")
+            with Npz((task.observation, task.action)).open(path) as reader:
+                Conversion(path, imported, reader, Native()).run()
         path = imported
     store = EpisodeStore.open(path)
     remedy = "Choose the task that the data was recorded on"

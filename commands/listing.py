@@ -10,6 +10,7 @@ from alula.configs.compose import GROUPS
 from alula.configs.schemas import ListConfig
 from alula.core.errors import AlulaError, ConfigError, unknown_name
 from alula.core.spaces import SpaceSpec
+from alula.datasets.formats.registry import FORMATS
 from alula.sims.registry import TASKS, make_task
 
 
@@ -24,7 +25,7 @@ def run(config: ListConfig, as_json: bool) -> None:
         for name, lines in entries.items():
             OUT.print(f"  {name}")
             for line in lines:
-                OUT.print(f"      {line}")
+                OUT.print(f"      {line}", markup=False)  # a remedy may hold [brackets]
         counts.append(Result(title, len(entries), "1"))
     if as_json:
         print_results("list", counts)
@@ -73,4 +74,5 @@ LISTS: dict[str, Callable[[], dict[str, list[str]]]] = {
     "tasks": _tasks,
     "policies": lambda: _choices("policy"),
     "algorithms": lambda: _choices("algorithm"),
+    "formats": lambda: {name: [entry.summary] for name, entry in FORMATS.items()},
 }

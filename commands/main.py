@@ -23,6 +23,8 @@ from alula.configs.schemas import COMMANDS
 from alula.core.errors import AlulaError, RenderError, unknown_name
 
 FLAGS = {"--json", "--debug", "--help", "-h", "--version"}
+SWITCHES = {"--force", "--strict"}
+"""Short for a setting: `--force` is `force=true`."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells expect."""
 
@@ -30,7 +32,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `alula COMMAND [key=value ...] [--json] [--debug]`; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    flags = {word for word in words if word.startswith("-")}
+    flags = {word for word in words if word.startswith("-")} - SWITCHES
+    words = [f"{word.removeprefix('--')}=true" if word in SWITCHES else word for word in words]
     words = [word for word in words if word not in flags]
     if "--version" in flags:
         print(version("alula"))

@@ -110,9 +110,13 @@ class TrainConfig:
     """Behaviour cloning of any policy."""
 
     data: str = ""
-    """Demonstrations (.zarr)."""
+    """Demonstrations (.zarr); other formats become one by `alula convert`."""
     policy: Any = None
     cloning: BCConfig = field(default_factory=BCConfig)
+    fields: list[str] | None = None
+    """Observation fields that the policy sees, as in `[observation.state,observation.images.top]`; default all."""
+    held_out: float = 0.1
+    """Share of the episodes never trained on but used to measure the action error, at least one; 0 for none."""
     seed: int = 0
     """Of everything random: another seed is another run."""
     run: str | None = None
@@ -121,7 +125,9 @@ class TrainConfig:
     """Go on from the folder's last checkpoint."""
 
     def __post_init__(self) -> None:
-        """Check the seed."""
+        """Check share and seed."""
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"held_out is {self.held_out}; it must be at least 0 and below 1")
         _require_seed(self.seed)
 
 
@@ -175,11 +181,55 @@ class CompareConfig:
 
 
 @dataclass
+class ConvertConfig:
+    """Turn a dataset of any format into one of another."""
+
+    source: str = ""
+    """Dataset to read; it is never changed."""
+    target: str = ""
+    """Dataset to write."""
+    format: str | None = None
+    """Of the target; default what its suffix says (.zarr, .hdf5). `alula list formats` shows all."""
+    source_format: str | None = None
+    """Of the source; default what its files say."""
+    task: Any = None
+    """For sources without names (npz): share out their columns as this task's fields."""
+    rotations: list[str] = field(default_factory=list)
+    """Rotations to rewrite on the way, as FIELD:START:FROM:TO, like action:3:axis_angle:rot6d."""
+    video: bool | None = None
+    """zarr, lerobot3 and lerobot21: store images as video, small but not exact; default exact."""
+    modality: bool | None = None
+    """lerobot21: add GR00T's modality.json."""
+    frame: str | None = None
+    """ulog: `ned` as recorded (default), or `enu` for x east, y north, z up."""
+    plan_only: bool = False
+    """Show what would be done, and stop."""
+    strict: bool = False
+    """Refuse where the plan names a loss; also --strict."""
+    force: bool = False
+    """Replace a dataset at the target; also --force."""
+    verify: bool = True
+    """Read the target back and compare every value."""
+
+
+@dataclass
 class InspectConfig:
     """What is in a dataset."""
 
     data: str = ""
-    """Dataset (.zarr)."""
+    """Dataset, in any format of `alula list formats`."""
+    reference: str | None = None
+    """Dataset (.zarr) that quality and coverage are relative to, such as a replay of everything; default itself."""
+    page: str | None = "NAME-inspect.html"
+    """Where the page with plots and pictures goes; NAME is the dataset's. `null` for none."""
+    rerun: str | None = None
+    """Also write all of it for the viewer rerun, such as demonstrations.rrd; needs `pip install 'alula[rerun]'`."""
+
+    def __post_init__(self) -> None:
+        """Check that nothing but a page or a recording can be replaced."""
+        for name, value, suffix in (("page", self.page, ".html"), ("rerun", self.rerun, ".rrd")):
+            if value is not None and not value.endswith(suffix):
+                raise ConfigError(f"{name}={value} must end with {suffix}, so that no other file is replaced")
 
 
 @dataclass
@@ -187,7 +237,7 @@ class ListConfig:
     """What there is to choose from."""
 
     what: str = "all"
-    """tasks, policies, algorithms, or all."""
+    """tasks, policies, algorithms, formats, or all."""
 
 
 @dataclass
@@ -195,19 +245,24 @@ class BenchConfig:
     """Measure speed."""
 
     area: str = ""
-    """sims or rl."""
+    """sims, rl or datasets."""
     num_envs: int = 256
     """Environments in the batch."""
     repeats: int = 5
     """Interleaved measurements; medians are reported."""
     peers: str = ".peers"
-    """Folder of the simulators to compare with, as `make bench-peers` fills it; what is missing there is left out."""
+    """Folder of what to compare with, as `make bench-peers` fills it; what is missing there is left out."""
     gym_pybullet_drones: str | None = None
     """Checkout of gym-pybullet-drones, which is in no package registry; without, a rate measured once is assumed."""
+    diffusion_policy: str | None = None
+    """Checkout of diffusion_policy, which is in no package registry; without, it is left out."""
+    dataset_gb: float = 10.0
+    """Size of the dataset that is generated to measure memory while sampling; 0 leaves that out."""
 
     def __post_init__(self) -> None:
         """Check the counts."""
         _require(1, num_envs=self.num_envs, repeats=self.repeats)
+        _require(0, dataset_gb=self.dataset_gb)
 
 
 @dataclass
@@ -225,6 +280,7 @@ COMMANDS: dict[str, type[Any]] = {
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
     "compare": CompareConfig,
+    "convert": ConvertConfig,
     "inspect": InspectConfig,
     "list": ListConfig,
     "bench": BenchConfig,
@@ -233,6 +289,7 @@ COMMANDS: dict[str, type[Any]] = {
 """All commands: the name on the command line and its configuration."""
 
 POSITIONAL: dict[str, tuple[str, ...]] = {
+    "convert": ("source", "target"),
     "inspect": ("data",),
     "list": ("what",),
     "bench": ("area",),

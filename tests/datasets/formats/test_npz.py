@@ -9,10 +9,12 @@ import pytest
 
 from alula.core.errors import DatasetError
 from alula.core.spaces import FieldSpec, SpaceSpec
-from alula.datasets.npz import import_npz
+from alula.datasets.conversion import Conversion
+from alula.datasets.formats.native import Native
+from alula.datasets.formats.npz import Npz
 from alula.datasets.store import EpisodeStore
 
-ADROIT_DOOR = Path(__file__).parents[3] / "shared" / "data" / "adroit_door_human.npz"
+ADROIT_DOOR = Path(__file__).parents[4] / "shared" / "data" / "adroit_door_human.npz"
 OBSERVATION = SpaceSpec(
     (FieldSpec("observation.state", (3,), "float64"), FieldSpec("observation.camera", (2, 1), "float64"))
 )
@@ -33,18 +35,17 @@ def arrays() -> Arrays:
     }
 
 
+def converted(source: Path, target: Path, observation: SpaceSpec = OBSERVATION) -> EpisodeStore:
+    """The dataset made from an archive."""
+    with Npz((observation, ACTION)).open(source) as reader:
+        Conversion(source, target, reader, Native()).run()
+    return EpisodeStore.open(target)
+
+
 def imported(folder: Path, arrays: Arrays, observation: SpaceSpec = OBSERVATION) -> EpisodeStore:
     """The dataset made from `arrays`."""
     np.savez(folder / "source.npz", **arrays)
-    return import_npz(
-        folder / "source.npz",
-        folder / "data",
-        observation,
-        ACTION,
-        provenance="a test",
-        licence="CC0",
-        metadata={"x": 1},
-    )
+    return converted(folder / "source.npz", folder / "data", observation)
 
 
 def test_columns_are_shared_out_and_episodes_cut(tmp_path: Path, arrays: Arrays) -> None:
@@ -61,17 +62,25 @@ def test_columns_are_shared_out_and_episodes_cut(tmp_path: Path, arrays: Arrays)
         assert metadata["init_qpos"] == arrays["init_qpos"][index].tolist()
 
 
-def test_origin_and_losses_are_recorded(tmp_path: Path, arrays: Arrays) -> None:
+def test_losses_are_planned(tmp_path: Path, arrays: Arrays) -> None:
     halved = SpaceSpec((OBSERVATION["observation.state"], FieldSpec("observation.camera", (2, 1), "float32")))
-    about = imported(tmp_path, {**arrays, "notes": np.zeros(3)}, halved).metadata
-    assert about["provenance"] == "a test"
-    assert about["licence"] == "CC0"
-    assert about["x"] == 1
-    assert about["success_recorded"] is False
-    assert about["lost"] == [
-        "array 'notes' was not imported",
-        "field 'observation.camera' was float64, stored as float32",
-    ]
+    np.savez(tmp_path / "source.npz", **arrays, notes=np.zeros(3))
+    with Npz((halved, ACTION)).open(tmp_path / "source.npz") as reader:
+        assert reader.plan.losses == (
+            "array 'notes' is not read",
+            "field 'observation.camera': float64 becomes float32",
+        )
+        assert reader.contents.metadata == {"provenance": "imported from source.npz", "success_recorded": False}
+
+
+def test_without_names_there_is_one_field_for_all_columns(tmp_path: Path, arrays: Arrays) -> None:
+    np.savez(tmp_path / "source.npz", **arrays)
+    with Npz().open(tmp_path / "source.npz") as reader:
+        assert reader.contents.observation == SpaceSpec((FieldSpec("observation.state", (5,), "float64"),))
+        assert reader.contents.action == ACTION
+        assert reader.plan.losses == ()
+        seen = np.concatenate([episode.steps["observation.state"] for episode in reader.episodes()])
+    np.testing.assert_array_equal(seen, arrays["observation"])
 
 
 def test_recorded_success_is_kept(tmp_path: Path, arrays: Arrays) -> None:
@@ -111,7 +120,7 @@ def test_truncated_archives_are_refused(kept_share: float, tmp_path: Path, array
     content = (tmp_path / "source.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: int(kept_share * len(content))])
     with pytest.raises(DatasetError, match=r"not a readable .npz archive.*truncated"):
-        import_npz(tmp_path / "cut.npz", tmp_path / "new", OBSERVATION, ACTION, provenance="", licence="")
+        Npz().open(tmp_path / "cut.npz")
 
 
 def test_damaged_archives_are_refused(tmp_path: Path, arrays: Arrays) -> None:
@@ -120,18 +129,15 @@ def test_damaged_archives_are_refused(tmp_path: Path, arrays: Arrays) -> None:
     content[200:240] = bytes(40)
     (tmp_path / "source.npz").write_bytes(content)
     with pytest.raises(DatasetError, match=r"not a readable .npz archive"):
-        import_npz(tmp_path / "source.npz", tmp_path / "new", OBSERVATION, ACTION, provenance="", licence="")
+        Npz().open(tmp_path / "source.npz")
 
 
-def test_a_missing_source_and_a_taken_target_are_named(tmp_path: Path, arrays: Arrays) -> None:
+def test_what_is_no_archive_is_named(tmp_path: Path, arrays: Arrays) -> None:
     with pytest.raises(DatasetError, match=r"no file .*nothing.npz"):
-        import_npz(tmp_path / "nothing.npz", tmp_path / "data", OBSERVATION, ACTION, provenance="", licence="")
+        Npz().open(tmp_path / "nothing.npz")
     np.save(tmp_path / "array.npy", arrays["action"])
     with pytest.raises(DatasetError, match=r"not a readable .npz archive"):
-        import_npz(tmp_path / "array.npy", tmp_path / "data", OBSERVATION, ACTION, provenance="", licence="")
-    imported(tmp_path, arrays)
-    with pytest.raises(DatasetError, match=r"exists already"):
-        imported(tmp_path, arrays)
+        Npz().open(tmp_path / "array.npy")
 
 
 @pytest.mark.skipif(not ADROIT_DOOR.exists(), reason="needs the recording adroit_door_human.npz, which is not shipped")
@@ -140,8 +146,10 @@ def test_the_adroit_door_demonstrations_import_exactly(tmp_path: Path) -> None:
         (FieldSpec("observation.state", (27,), "float64"), FieldSpec("observation.environment_state", (12,), "float64"))
     )
     action = SpaceSpec((FieldSpec("action", (28,), "float64"),))
-    about = {"provenance": "aravindr93/hand_dapg (Rajeswaran et al. 2018)", "licence": "Apache-2.0"}
-    store = import_npz(ADROIT_DOOR, tmp_path / "door", observation, action, **about)
+    with Npz((observation, action)).open(ADROIT_DOOR) as reader:
+        assert reader.plan.losses == ()
+        Conversion(ADROIT_DOOR, tmp_path / "door", reader, Native()).run()
+    store = EpisodeStore.open(tmp_path / "door")
     with np.load(ADROIT_DOOR) as source:
         assert (store.num_episodes, store.num_steps) == (25, 6729)
         np.testing.assert_array_equal(store.episode_ends, source["episode_ends"])
@@ -152,4 +160,3 @@ def test_the_adroit_door_demonstrations_import_exactly(tmp_path: Path) -> None:
         for name in ("init_qpos", "init_qvel", "init_door_body_pos"):
             kept = [metadata[name] for metadata in EpisodeStore.open(store.path).episode_metadata]
             np.testing.assert_array_equal(kept, source[name])
-    assert store.metadata["lost"] == []
