@@ -14,7 +14,7 @@ from alula.training.provenance import commit, machine
 
 OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
-SHOWN = ("cloning/loss", "rollout/success", "evaluation/success")
+SHOWN = ("cloning/loss", "held_out/error", "rollout/success", "evaluation/success")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alula.configs.schemas import COMMANDS, POSITIONAL
@@ -81,8 +81,14 @@ def words_of(command: str, config: Any) -> list[str]:
     for key in sorted(set(_leaves(present, ""))):
         value = OmegaConf.select(present, key)
         if value != OmegaConf.select(usual, key):
-            words.append(f"{key}={'null' if value is None else value}")
+            words.append(f"{key}={_word(value)}")
     return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, ListConfig):
+        return f"[{','.join(_word(entry) for entry in value)}]"
+    return "null" if value is None else str(value)
 
 
 def _leaves(node: Node, prefix: str) -> Iterator[str]:

@@ -35,13 +35,22 @@ class PolicyConfig:
     execute_steps: int = 8
     """Steps executed before planning anew."""
     field: FieldConfig = field(default_factory=FieldConfig)
+    image_features: int = 64
+    """What is made of each camera's picture (fields `observation.images.*`)."""
+    image_size: int = 96
+    """Pixels of the longer side to which larger pictures are shrunk before the network sees them."""
+    language_features: int = 32
+    """What is made of an instruction's embedding (field `observation.language_embedding`)."""
 
     def __post_init__(self) -> None:
-        """Check the horizon."""
+        """Check horizon and sizes."""
         if not 1 <= self.execute_steps <= self.horizon:
             raise ConfigError(
                 f"policy.execute_steps is {self.execute_steps}; it must lie in [1, horizon={self.horizon}]"
             )
+        for name in ("image_features", "image_size", "language_features"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"policy.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass

@@ -214,7 +214,8 @@ class GenerativePolicy(Policy):
 
     def loss(self, batch: Windows, generator: Generator) -> Float[Tensor, ""]:
         """Behaviour cloning: the process's error of the field's prediction, averaged over real steps."""
-        observation = {name: torch.from_numpy(batch.observation[name]) for name in self.observation}
+        seen = {name: torch.from_numpy(batch.observation[name]) for name in self.observation}
+        observation = self.conditioner.augment(seen, generator)
         chunk = self.action_normalizer.normalize(self.action_field.name, torch.from_numpy(batch.actions))
         noisy, time, target = self.process.training_pair(chunk, generator)
         error = self.process.error(self.field(noisy, time, self.conditioner(observation)), target)

@@ -18,7 +18,7 @@ POLICIES: dict[str, type[PolicyConfig]] = {
 
 def make_policy(config: Any, observation: SpaceSpec, action: SpaceSpec) -> "GenerativePolicy":
     """Build the policy of a configuration, untrained; torch loads only now, so that `--help` stays quick."""
-    from alula.policies.conditioners import StateConditioner
+    from alula.policies.conditioners import make_conditioner
     from alula.policies.fields import make_field
     from alula.policies.fields.chunk import ChunkShape
     from alula.policies.policy import GenerativePolicy
@@ -26,7 +26,7 @@ def make_policy(config: Any, observation: SpaceSpec, action: SpaceSpec) -> "Gene
     from alula.policies.processes.gaussian import GaussianProcess
 
     (action_field,) = action.values()
-    conditioner = StateConditioner(observation)
+    conditioner = make_conditioner(observation, config)
     match config:
         case DiffusionPolicyConfig():
             process: Any = DiffusionProcess(config, action_field.size)

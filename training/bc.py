@@ -36,8 +36,6 @@ class BehaviorCloning:
         ConfigError: part of the policy is frozen.
     """
 
-    evaluation_interval = 0
-
     def __init__(
         self,
         policy: GenerativePolicy,
@@ -53,6 +51,7 @@ class BehaviorCloning:
             )
         self.policy, self.sample, self.num_windows, self.config = policy, sample, num_windows, config
         self.total, self.checkpoint_interval = config.steps, config.checkpoint_every
+        self.evaluation_interval = config.evaluate_every
         self.progress = 0
         self.clock = Clock()
         self.generator = Generator().manual_seed(seed)

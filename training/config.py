@@ -29,6 +29,8 @@ class BCConfig:
     """Decay of the averaged weights, which are what is kept."""
     checkpoint_every: int = 1000
     """Gradient steps between checkpoints."""
+    evaluate_every: int = 500
+    """Gradient steps between measurements on held-out episodes, which are off the training clock; 0: at the end."""
 
     def __post_init__(self) -> None:
         """Check the counts."""
@@ -37,6 +39,8 @@ class BCConfig:
                 f"cloning.steps is {self.steps}, batch_size {self.batch_size}, checkpoint_every "
                 f"{self.checkpoint_every}; all must be at least 1"
             )
+        if self.evaluate_every < 0:
+            raise ConfigError(f"cloning.evaluate_every is {self.evaluate_every}; it must be at least 0 (none)")
 
 
 @dataclass

@@ -1,15 +1,16 @@
 """The stages that commands put together: clone, fine-tune, score."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
-from alula.core.errors import AlulaError
+from alula.core.errors import AlulaError, DatasetError, unknown_name
 from alula.core.normalizer import FieldStatistics
-from alula.datasets.statistics import statistics
+from alula.core.spaces import SpaceSpec
 from alula.datasets.store import EpisodeStore
 from alula.datasets.windows import WindowSampler
 from alula.policies.config import PolicyConfig
@@ -23,6 +24,7 @@ from alula.training.bc import BehaviorCloning
 from alula.training.checkpoint import Checkpoint, typed
 from alula.training.config import BCConfig, PPOConfig
 from alula.training.evaluation import evaluate
+from alula.training.held_out import HeldOut, split_episodes, statistics_of, steps_of
 from alula.training.loop import Progress, fit
 from alula.training.run import Run
 from alula.training.seeds import PROGRESS, TRAINING, first_seed
@@ -43,6 +45,12 @@ def task_of(checkpoint: Checkpoint, config: Any | None) -> tuple[Task, Any]:
         AlulaError: the checkpoint names no known task, or sees and commands something else than the task does.
     """
     if config is None:
+        if not checkpoint.task:
+            raise AlulaError(
+                "the checkpoint was trained on a recording that belongs to no simulated task, so it cannot be run "
+                "here; how well it foretells held-out actions is in its run's report.html. If a task has the same "
+                "spaces, choose it with task=NAME"
+            )
         name = checkpoint.task.get("name")
         if name not in TASKS:
             raise AlulaError(f"the checkpoint was made for no known task ({name}); choose one with task=NAME")
@@ -55,17 +63,68 @@ def task_of(checkpoint: Checkpoint, config: Any | None) -> tuple[Task, Any]:
 
 
 def clone(
-    store: EpisodeStore, policy_config: PolicyConfig, config: BCConfig, seed: int, run: Run, report: Progress
+    store: EpisodeStore,
+    policy_config: PolicyConfig,
+    config: BCConfig,
+    seed: int,
+    run: Run,
+    report: Progress,
+    *,
+    fields: Sequence[str] | None = None,
+    held_out: float = 0.0,
 ) -> GenerativePolicy:
-    """Behaviour cloning of a dataset."""
+    """Behaviour cloning of a dataset; what it says of held-out episodes is written to evaluation/held_out.json.
+
+    Args:
+        store: The demonstrations.
+        policy_config: What is trained.
+        config: How.
+        seed: Of everything random, the choice of held-out episodes included.
+        run: Where to log and save.
+        report: Shows progress.
+        fields: Observation fields that the policy sees; None for all.
+        held_out: Share of the episodes that are kept back, at least one; 0 for none.
+
+    Raises:
+        DatasetError: the dataset holds no actions, a field that it does not have was asked for, or too few episodes.
+    """
     torch.manual_seed(seed)
-    policy = make_policy(policy_config, store.observation, store.action)
-    policy.fit_normalizers(statistics(store))
-    sampler = WindowSampler(store, policy_config.horizon, list(store.observation))
-    trainer = BehaviorCloning(policy, sampler.sample, len(sampler), config, seed)
-    fit(trainer, run, report=report)
+    policy = make_policy(policy_config, observed(store, fields), store.action)
+    sampler = WindowSampler(store, policy_config.horizon, list(policy.observation))
+    split = split_episodes(store, held_out, seed)
+    steps = steps_of(store, split.training)
+    found = statistics_of(store, [*policy.conditioner.names, "action"], steps)
+    policy.fit_normalizers(found)
+    trainer = BehaviorCloning(policy, lambda indices: sampler.sample(steps[indices]), len(steps), config, seed)
+    if not len(split.held_out):
+        fit(trainer, run, report=report)
+    else:
+        kept_back = HeldOut(store, sampler.sample, split.held_out, found["action"], seed)
+
+        def score(policy: Policy) -> dict[str, float]:
+            return {"held_out/error": kept_back.error(cast(GenerativePolicy, policy))}
+
+        fit(trainer, run, score, report)
+        run.write_json("evaluation/held_out", kept_back.measure(trainer.trained_policy()).to_dict())
     run.write_json("times", trainer.clock.seconds)
     return trainer.trained_policy()
+
+
+def observed(store: EpisodeStore, fields: Sequence[str] | None) -> SpaceSpec:
+    """What a policy sees of a dataset, in the dataset's order.
+
+    Raises:
+        DatasetError: there are no actions to learn, or a field does not exist.
+    """
+    if not store.action:
+        raise DatasetError(f"dataset '{store.path}' holds no actions, so there is nothing to clone; choose another")
+    for name in fields or ():
+        if name not in store.observation:
+            raise DatasetError(f"fields: {unknown_name('observation field', name, store.observation)}")
+    chosen = tuple(field for field in store.observation.values() if fields is None or field.name in fields)
+    if not chosen:
+        raise DatasetError(f"no field is left to see; dataset '{store.path}' has {', '.join(store.observation)}")
+    return SpaceSpec(chosen)
 
 
 def untrained(task: Task, config: PolicyConfig, seed: int) -> GenerativePolicy:

@@ -152,13 +152,16 @@ def _band(axes: Axes, x: Sequence[float], evaluations: Metrics) -> None:
     axes.plot(x, success, "o-", color=COLORS["after"], markersize=4, linewidth=1.8, label="evaluation")
 
 
-def metric_plot(metrics: Metrics, name: str, title: str, color: str) -> str:
-    """One measurement against steps, small."""
+def metric_plot(metrics: Metrics, name: str, title: str, color: str, reference: float | None = None) -> str:
+    """One measurement against steps, small; `reference` is a level to compare with, drawn as a dashed line."""
     lines = [line for line in metrics if math.isfinite(line.get(name, math.nan))]
     values = [line[name] for line in lines]
     with _figure(3.4, 2.1) as (figure, axes):
         marker = "o" if len(values) < 3 else None  # a line through one point is invisible
         axes.plot([line["step"] for line in lines], values, color=COLORS[color], linewidth=1.3, marker=marker)
+        if reference is not None:
+            axes.axhline(reference, color=COLORS["muted"], linestyle="--", linewidth=1.0)
+            axes.set_ylim(bottom=0)
         if values and min(values) > 0 and max(values) / min(values) > LOG_SPAN:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the usual one writes formulas
@@ -167,3 +170,33 @@ def metric_plot(metrics: Metrics, name: str, title: str, color: str) -> str:
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.set_title(title)
         return _svg(figure, f"{title} against steps ({name})")
+
+
+def foretold_plot(
+    title: str, error: str, parts: Sequence[tuple[Sequence[float], Sequence[float]]], rate: float | None
+) -> str:
+    """One element of the action over time: what was recorded, and on top what the policy predicted.
+
+    Args:
+        title: Name and unit of the element.
+        error: How far predictions are off, in words.
+        parts: Recorded and predicted values of each episode; episodes follow each other, set apart by a line.
+        rate: Values per second [Hz]; without one, steps are counted.
+    """
+    with _figure(3.4, 1.9) as (figure, axes):
+        start = 0
+        for recorded, predicted in parts:
+            x = [(start + step) / (rate or 1) for step in range(len(recorded))]
+            if start:
+                axes.axvline((start - 0.5) / (rate or 1), color=COLORS["rule"], linewidth=1.4)
+            axes.plot(x, recorded, color=COLORS["muted"], linewidth=2.2, alpha=0.5, solid_capstyle="round")
+            axes.plot(x, predicted, color=COLORS["after"], linewidth=1.2)
+            start += len(recorded)
+        axes.grid(visible=False, axis="x")
+        axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("seconds" if rate else "steps")
+        axes.set_title(title)
+        axes.set_title(error, loc="right", color=COLORS["muted"], fontsize=9)
+        return _svg(figure, f"{title}: recorded and predicted")

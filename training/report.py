@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alula.core.errors import AlulaError
-from alula.training.plots import Dot, Metrics, dot_plot, learning_curve, metric_plot
+from alula.training.plots import Dot, Metrics, dot_plot, foretold_plot, learning_curve, metric_plot
 from alula.training.run import read_metrics
 
 LABELS = {"cloned": "cloned", "finetuned": "fine-tuned", "evaluation": "trained"}
@@ -21,6 +21,7 @@ COLORS = {"cloned": "before", "finetuned": "after"}
 TITLES = {
     "cloning/loss": "cloning loss",
     "cloning/learning_rate": "cloning learning rate",
+    "held_out/error": "held-out action error [std]",
     "rollout/reward_per_step": "reward per step",
     "actor/kl": "KL from the acting policy",
     "actor/clip_fraction": "clipped share",
@@ -101,6 +102,8 @@ class Report:
     scores: list[Score]
     """Before first."""
     comparison: Mapping[str, Any] | None
+    held_out: Mapping[str, Any] | None
+    """What `HeldOutError.to_dict` gave."""
     videos: list[Video]
 
 
@@ -156,6 +159,7 @@ def _read(folder: Path) -> Report:
         _algorithm(configs),
         _scores(folder / "evaluation"),
         _json(folder / "evaluation" / "comparison.json"),
+        _json(folder / "evaluation" / "held_out.json"),
         [_video(path) for path in sorted((folder / "videos").glob("*.mp4"))],
     )
 
@@ -238,15 +242,34 @@ def _plots(report: Report) -> dict[str, list[str]]:
         "scores": [dot_plot([score.dot for score in report.scores])] if report.scores else [],
         "curves": curves,
         "finetuning": _small_plots(finetuning, "after"),
-        "cloning": _small_plots(cloning, "before"),
+        "cloning": _small_plots(cloning, "before", report.held_out),
+        "held_out": _foretold_plots(report.held_out) if report.held_out else [],
     }
 
 
-def _small_plots(metrics: Metrics, color: str) -> list[str]:
-    """One for every measurement that the learning curves do not show."""
+def _foretold_plots(held_out: Mapping[str, Any]) -> list[str]:
+    """Recorded and predicted values, one plot for every element of the action."""
+    plots = []
+    for index, element in enumerate(held_out["elements"]):
+        parts = [
+            ([row[index] for row in episode["recorded"]], [row[index] for row in episode["predicted"]])
+            for episode in held_out["foretold"]
+        ]
+        unit = "" if element["unit"] == "1" else f" {element['unit']}"
+        title = element["name"] + (f" [{unit.strip()}]" if unit else "")
+        plots.append(foretold_plot(title, f"off by {element['error']:.2g}{unit}", parts, held_out["rate"]))
+    return plots
+
+
+def _small_plots(metrics: Metrics, color: str, held_out: Mapping[str, Any] | None = None) -> list[str]:
+    """One for every measurement that the learning curves do not show, the held-out error last."""
     names = dict.fromkeys(name for line in metrics for name in line if name not in ("step", "seconds"))
     shown = [name for name in names if not name.startswith("evaluation/") and name != "rollout/success"]
-    return [metric_plot(metrics, name, TITLES.get(name, name), color) for name in shown]
+    references = {"held_out/error": held_out["baseline"]} if held_out else {}
+    return [
+        metric_plot(metrics, name, TITLES.get(name, name), color, references.get(name))
+        for name in sorted(shown, key=lambda name: name.startswith("held_out/"))
+    ]
 
 
 def _time_bars(report: Report) -> list[tuple[str, float, list[tuple[str, float, float]]]]:
@@ -288,6 +311,12 @@ def result_in_words(report: Report) -> list[str]:
             f"During {report.finetuning.effort} of {report.algorithm}, success went from "
             f"{rate(evaluated[0])} at the first evaluation to {rate(evaluated[-1])} at the last.",
             "The finished policy was not scored on fresh episodes.",
+        ]
+    if report.held_out:
+        found = report.held_out
+        return [
+            f"On {len(found['episodes'])} recorded episodes that training never saw, the policy's actions are off by "
+            f"{found['error']:.2f} standard deviations on average; the mean action is off by {found['baseline']:.2f}."
         ]
     return ["This run was not evaluated."]
 

@@ -18,6 +18,7 @@ from alula.commands.main import main
 from alula.configs.schemas import COMMANDS
 from alula.core.errors import CheckpointError
 from alula.core.spaces import FieldSpec, SpaceSpec
+from alula.datasets.formats.registry import FORMATS
 from alula.datasets.store import EpisodeStore
 from alula.policies.registry import POLICIES
 from alula.sims.registry import TASKS
@@ -46,10 +47,21 @@ MISTAKES = {
     "compare with what": (["compare", "cloned"], ["second is missing", "second="]),
     "inspect what": (["inspect"], ["data is missing", "data=demonstrations.zarr"]),
     "report on what": (["report"], ["run is missing", "run="]),
-    "no dataset": (["train", "data=absent.zarr"], ["absent.zarr", "no dataset"]),
-    "no dataset to inspect": (["inspect", "absent.zarr"], ["absent.zarr", "no dataset"]),
+    "no dataset": (["train", "data=absent.zarr"], ["absent.zarr", "check the path"]),
+    "no dataset to inspect": (["inspect", "absent.zarr"], ["absent.zarr", "check the path"]),
     "no demonstrations": (["demo", "data=absent.npz", "evaluation.videos=0"], ["absent.npz", ".zarr folder or a .npz"]),
-    "a run for a dataset": (["inspect", "cloned"], ["cloned", "not an alula dataset"]),
+    "a file to train on": (["train", "data=cloned/config.yaml"], ["not an alula dataset", "alula convert cloned"]),
+    "a field that is not there": (
+        ["train", "data=demonstrations.zarr", "fields=[observation.stat]", "run=new"],
+        ["'observation.stat'", "Did you mean 'observation.state'?"],
+    ),
+    "nothing to see": (["train", "data=demonstrations.zarr", "fields=[]", "run=new"], ["no field", "observation."]),
+    "a share beyond all": (["train", "data=demonstrations.zarr", "held_out=1.5"], ["held_out is 1.5", "below 1"]),
+    "nothing left to learn from": (
+        ["train", "data=demonstrations.zarr", "held_out=0.9", "run=new"],
+        ["3 episodes", "held_out=0.9", "held_out=0"],
+    ),
+    "a run for a dataset": (["inspect", "cloned"], ["cloned", "none of the formats"]),
     "no checkpoint": (["evaluate", "absent"], ["no checkpoint at 'absent'", "run folder"]),
     "a dataset for a checkpoint": (["finetune", "checkpoint=demonstrations.zarr"], ["no checkpoint", "run folder"]),
     "no run": (["report", "absent"], ["'absent' holds no run"]),
@@ -174,7 +186,7 @@ def test_a_damaged_checkpoint_is_refused(damage: str, alula: Any, workplace: Pat
             edit(description, lambda value: value["policy"]["config"]["field"].update(width=17))
     outcome = alula("evaluate", "cloned", "evaluation.videos=0")
     assert folder.name in outcome.error
-    assert not (workplace / "cloned" / "evaluation").exists()
+    assert [path.name for path in (workplace / "cloned" / "evaluation").iterdir()] == ["held_out.json"]
 
 
 def test_what_an_engine_cannot_vary_is_refused_before_anything_is_written(alula: Any, workplace: Path) -> None:
@@ -361,7 +373,8 @@ def test_list_names_everything_that_can_be_chosen(alula: Any) -> None:
     """Each task, policy and algorithm by the name that the command line takes, with its Gymnasium id."""
     outcome = alula("list", "--json")
     counts = {result["name"]: result["value"] for result in outcome.report["results"]}
-    assert counts == {"tasks": len(TASKS), "policies": len(POLICIES), "algorithms": len(ALGORITHMS)}
+    groups = {"tasks": TASKS, "policies": POLICIES, "algorithms": ALGORITHMS, "formats": FORMATS}
+    assert counts == {name: len(group) for name, group in groups.items()}
     names = {"peg_insertion", "adroit_door", "diffusion", "gaussian", "residual_ppo", "dppo", "gaussian_ppo"}
     assert names <= set(outcome.out.split())
     assert 'gymnasium.make("alula/PegInsertion-v0")' in outcome.out

@@ -13,14 +13,17 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from alula.commands.main import main
 from alula.configs.compose import compose_config
 from alula.configs.schemas import EvaluationConfig
+from alula.core.spaces import FieldSpec, SpaceSpec
+from alula.core.transitions import Episode
 from alula.datasets.store import EpisodeStore
-from alula.training.checkpoint import find_checkpoint, weights_hash
+from alula.training.checkpoint import find_checkpoint, load_policy, weights_hash
 from alula.training.run import Run, read_metrics
 
 REPORT = {"area", "machine", "commit", "results"}
@@ -111,6 +114,62 @@ def test_collecting_with_a_policy_gives_what_training_can_use(
     done = alula("train", "data=more.zarr", "run=again", *tiny_cloning, "--json")
     assert done.status == 0, done.err
     assert results(done.report, "train")["cloning_loss"]["value"] > 0
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """A converted recording that belongs to no task: four episodes with a camera, an instruction and a state."""
+    rng = np.random.default_rng(0)
+    fields = {"state": (2,), "images.top": (16, 16, 3), "language_embedding": (8,)}
+    specs = [
+        FieldSpec(f"observation.{name}", shape, "uint8" if "images" in name else "float32")
+        for name, shape in fields.items()
+    ]
+    action = FieldSpec("action", (2,), units=("m",), rate=5.0)
+    path = tmp_path / "recording.zarr"
+    store = EpisodeStore.create(path, SpaceSpec(tuple(specs)), SpaceSpec((action,)), {"task": "Lift"})
+    for length in (9, 6, 8, 7):
+        steps = {field.name: rng.integers(0, 255, (length, *field.shape)).astype(field.dtype) for field in specs}
+        steps |= {"action": rng.normal(size=(length, 2)).astype(np.float32), "next.reward": np.zeros(length)}
+        flags = dict.fromkeys(("next.terminated", "next.truncated", "next.success"), np.zeros(length, dtype=bool))
+        store.append(Episode(steps | flags, {"instruction": "pick it up"}))
+    return path
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "diffusion"])
+def test_a_recording_of_no_task_is_cloned_and_measured(policy: str, alula: Any, recording: Path) -> None:
+    """From the command line alone to a report with the held-out error; evaluating it says why that cannot be."""
+    run = recording.with_name("run")
+    tiny = ("cloning.steps=20", "cloning.batch_size=4", "policy.field.width=16", "policy.image_features=8")
+    words = ("train", f"data={recording}", f"policy={policy}", f"run={run}", *tiny, "--json")
+    done = alula(*words)
+    assert done.status == 0, done.err
+    found = results(done.report, "train")
+    measured = json.loads((run / "evaluation/held_out.json").read_text())
+    assert found["held_out_error"]["value"] == measured["error"]
+    assert found["held_out_baseline"]["value"] == measured["baseline"]
+    assert found["held_out_error"]["runs"] == len(measured["episodes"]) == 1
+    assert measured["rate"] == 5.0
+    page = (run / "report.html").read_text()
+    assert "action[1] [m]: recorded and predicted" in page
+    error = alula("evaluate", run).error
+    assert "belongs to no simulated task" in error
+    assert "task=NAME" in error
+
+
+def test_only_chosen_fields_are_seen(alula: Any, recording: Path) -> None:
+    """The checkpoint describes them, in the dataset's order; the page repeats the command that made it."""
+    run = recording.with_name("run")
+    fields = "fields=[observation.language_embedding,observation.state]"
+    words = ("train", f"data={recording}", "policy=gaussian", f"run={run}", "cloning.steps=5", fields, "held_out=0")
+    done = alula(*words)
+    assert done.status == 0, done.err
+    seen = list(load_policy(run).policy.observation)
+    assert seen == ["observation.state", "observation.language_embedding"]
+    assert not (run / "evaluation").exists()
+    (command,) = json.loads((run / "summary.json").read_text())["commands"]
+    original = [word for word in words[1:] if not word.startswith("run=")]
+    assert compose_config("train", shlex.split(command)[2:]) == compose_config("train", original)
 
 
 def test_every_json_report_is_the_last_line(alula: Any, workplace: Path) -> None:

@@ -1,5 +1,6 @@
 """Behaviour cloning: it fits, it averages, it resumes to the same bits, also after being killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from alula.core.errors import ConfigError
+from alula.core.errors import AlulaError, ConfigError
+from alula.core.spaces import FieldSpec, SpaceSpec
+from alula.core.transitions import Episode
 from alula.datasets.store import EpisodeStore
 from alula.datasets.windows import WindowSampler
 from alula.policies.config import FieldConfig, GaussianPolicyConfig
@@ -22,7 +25,8 @@ from alula.training.bc import BehaviorCloning
 from alula.training.checkpoint import load_policy, load_state, save_state, weights_hash
 from alula.training.config import BCConfig
 from alula.training.evaluation import evaluate
-from alula.training.pipeline import clone
+from alula.training.loop import Interrupted
+from alula.training.pipeline import clone, task_of
 from alula.training.run import Run, read_metrics
 
 MakeDataset = Callable[..., EpisodeStore]
@@ -135,6 +139,88 @@ def test_the_seed_decides_the_checkpoint(make_dataset: MakeDataset, tmp_path: Pa
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+CAMERA = "observation.images.top"
+SEEING = SpaceSpec((FieldSpec(CAMERA, (16, 16, 3), "uint8"), FieldSpec("observation.state", (1,))))
+POINTING = SpaceSpec((FieldSpec("action", (2,)),))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> EpisodeStore:
+    """A recording that belongs to no task: a bright square somewhere, and the action is where; the state is noise."""
+    rng = np.random.default_rng(0)
+    store = EpisodeStore.create(tmp_path / "pictures.zarr", SEEING, POINTING)
+    for _ in range(20):
+        corners = rng.integers(0, 13, (16, 2))
+        images = rng.integers(0, 40, (16, 16, 16, 3)).astype(np.uint8)
+        for image, (row, column) in zip(images, corners, strict=True):
+            image[row : row + 4, column : column + 4] = (220, 180, 60)
+        steps = {CAMERA: images, "observation.state": rng.normal(size=(16, 1)).astype(np.float32)}
+        steps |= {"action": (corners / 6 - 1).astype(np.float32), "next.reward": np.zeros(16)}
+        ends = dict.fromkeys(("next.terminated", "next.truncated", "next.success"), np.zeros(16, dtype=bool))
+        store.append(Episode(steps | ends))
+    return store
+
+
+def cloned_from_pictures(
+    store: EpisodeStore, folder: Path, steps: int, fields: list[str] | None = None, report: Any = silent
+) -> Run:
+    """A finished run of a policy of single steps; goes on where the folder stands."""
+    config = GaussianPolicyConfig(horizon=1, execute_steps=1, field=FieldConfig(width=32, blocks=1), image_features=16)
+    run = Run(folder, {}, {}, resume=True)
+    settings = quick(steps=steps, checkpoint_every=100, evaluate_every=100)
+    clone(store, config, settings, 0, run, report, fields=fields, held_out=0.2)
+    run.close()
+    return run
+
+
+def test_where_to_go_is_learned_from_pictures(pictures: EpisodeStore, tmp_path: Path) -> None:
+    """On episodes never seen the camera's policy is several times better than the mean action; noise alone is not."""
+    errors = {}
+    for fields in (None, ["observation.state"]):
+        run = cloned_from_pictures(pictures, tmp_path / str(fields), 200, fields)
+        measured = json.loads((run.folder / "evaluation/held_out.json").read_text())
+        errors[fields is None] = measured["error"] / measured["baseline"]
+    assert errors[True] < 0.2
+    assert errors[False] > 0.8
+
+
+def test_shifted_pictures_resume_bit_for_bit(pictures: EpisodeStore, tmp_path: Path) -> None:
+    """What training varies at random is part of the state: stopped after 100 steps, the end is the same."""
+    whole = cloned_from_pictures(pictures, tmp_path / "whole", 200)
+
+    def stop(done: int, total: int, metrics: dict[str, float]) -> None:
+        if done == 100:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        cloned_from_pictures(pictures, tmp_path / "cut", 200, report=stop)
+    assert not (tmp_path / "cut" / "evaluation").exists()
+    cut = cloned_from_pictures(pictures, tmp_path / "cut", 200)
+    assert weights_hash(cut.folder) == weights_hash(whole.folder)
+    for name in ("evaluation/held_out.json", "metrics.jsonl"):
+        assert without_times(cut.folder / name) == without_times(whole.folder / name)
+
+
+def without_times(path: Path) -> list[Any]:
+    """Lines of a file of JSON lines or the one object of a file of JSON, without clock readings."""
+    text = path.read_text()
+    lines = text.splitlines() if path.suffix == ".jsonl" else [text]
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def test_a_policy_of_no_task_loads_and_says_so(pictures: EpisodeStore, tmp_path: Path) -> None:
+    """Everything needed is in the checkpoint; only running it needs a task, and the error says that there is none."""
+    run = cloned_from_pictures(pictures, tmp_path / "run", 100)
+    loaded = load_policy(run.folder)
+    assert loaded.policy.observation == SEEING
+    memory = loaded.policy.memory(2)
+    seen = {name: pictures.read(name, 0, 2) for name in SEEING}
+    actions, _, _ = loaded.policy.act(seen, memory, torch.Generator().manual_seed(0), stochastic=False)
+    assert actions.shape == (2, 2)
+    with pytest.raises(AlulaError, match=r"belongs to no simulated task.*report\.html.*task=NAME"):
+        task_of(loaded, None)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -142,7 +228,7 @@ from alula.datasets.store import EpisodeStore
 from alula.policies.config import FieldConfig, GaussianPolicyConfig
 from alula.training.config import BCConfig
 from alula.training.evaluation import evaluate
-from alula.training.pipeline import clone
+from alula.training.pipeline import clone, task_of
 from alula.training.run import Run
 
 run = Run(Path(sys.argv[2]), {"seed": 0}, {}, resume=True)

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from alula.core.errors import AlulaError
+from alula.training import plots
 from alula.training.evaluation import Evaluation, compare, wilson_interval
-from alula.training.plots import COLORS, metric_plot
+from alula.training.plots import COLORS, foretold_plot, metric_plot
 from alula.training.report import NBSP, count, duration, rate, write_report
 
 EPISODES = 200
@@ -86,6 +87,30 @@ def write_cloning(folder):
     write_jsonl(folder, lines)
     (folder / "config.yaml").write_text(yaml.safe_dump({"training": {"steps": 3000}, "seed": 0}))
     (folder / "times.json").write_text(json.dumps({"update": 48.0}))
+
+
+HELD_OUT = {
+    "episodes": [4, 19],
+    "steps": 577,
+    "windows": 570,
+    "execute_steps": 8,
+    "error": 0.36872,
+    "baseline": 0.87749,
+    "elements": [
+        {"name": "reach", "unit": "m", "error": 0.0338, "baseline": 0.17, "std": 0.19},
+        {"name": "<b>turn</b>", "unit": "1", "error": 0.2, "baseline": 0.4, "std": 0.5},
+    ],
+    "rate": 20.0,
+    "foretold": [
+        {"episode": 4, "recorded": [[0.1, 0.2]] * 30, "predicted": [[0.11, 0.3]] * 30},
+        {"episode": 19, "recorded": [[0.0, 0.2]] * 5, "predicted": [[0.1, 0.25]] * 5},
+    ],
+}
+
+
+def write_held_out(folder, **changes):
+    (folder / "evaluation").mkdir(exist_ok=True)
+    (folder / "evaluation" / "held_out.json").write_text(json.dumps(HELD_OUT | changes))
 
 
 def write_finetuning(folder):
@@ -273,6 +298,48 @@ def test_a_cloning_run_alone(tmp_path):
     assert page.all("section", "id") == ["learning", "time", "configuration"]
     assert "Cloning, by gradient steps" in page.words
     assert "Fine-tuning" not in page.words
+
+
+def test_held_out_actions_are_told_and_drawn(tmp_path):
+    write_cloning(tmp_path)
+    write_jsonl(tmp_path, [{"step": 100 * step, "seconds": 1.0, "cloning/loss": 0.1, "held_out/error": 0.4 + 0.1 / step}
+                           for step in (1, 2, 3)])  # fmt: skip
+    write_held_out(tmp_path)
+    page = page_of(tmp_path)
+    assert page.all("section", "id") == ["learning", "held-out", "time", "configuration"]
+    assert (
+        "On 2 recorded episodes that training never saw, the policy's actions are off by 0.37 standard deviations on "
+        "average; the mean action is off by 0.88." in page.words
+    )
+    assert "asked for its next 8 actions" in page.words
+    labels = page.all("svg", "aria-label")
+    assert labels[-2:] == ["reach [m]: recorded and predicted", "<b>turn</b>: recorded and predicted"]
+    assert "off by 0.034 m" in page.words
+    assert "in episodes 4, 19" in page.words
+    assert "seconds" in page.words
+    assert "Dashed: always predicting the mean action." in page.words
+
+
+def test_without_a_rate_steps_are_counted(bare):
+    write_held_out(bare, rate=None, execute_steps=1)
+    words = page_of(bare).words
+    assert "steps" in words
+    assert "seconds" not in words
+    assert "asked for its next 1 action, without noise" in words
+
+
+def test_recorded_and_predicted_values_lie_at_their_times():
+    """Two episodes: the second begins where the first ends, and a line sets them apart."""
+    parts = [([0.0, 1.0, 2.0], [0.5, 0.5, 0.5]), ([3.0, 3.0], [2.0, 1.0])]
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_svg", lambda figure, description: figures.append(figure) or "")
+        foretold_plot("reach", "", parts, rate=10.0)
+    lines = [line.get_xydata().tolist() for line in figures[0].axes[0].lines]
+    recorded = [[[0.0, 0.0], [0.1, 1.0], [0.2, 2.0]], [[0.3, 3.0], [0.4, 3.0]]]
+    predicted = [[[0.0, 0.5], [0.1, 0.5], [0.2, 0.5]], [[0.3, 2.0], [0.4, 1.0]]]
+    for expected in (*recorded, *predicted, [[0.25, 0.0], [0.25, 1.0]]):
+        assert expected in lines
 
 
 def test_a_finetuning_run_alone(tmp_path):

@@ -1,20 +1,18 @@
-"""Observation → features."""
+"""Numbers that describe robot and surroundings."""
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from alula.core.normalizer import Normalizer
 from alula.core.spaces import SpaceSpec
-
-Observation = dict[str, Tensor]
-"""One tensor per observation field, first axis the batch."""
+from alula.policies.conditioners.conditioner import Conditioner, Observation
 
 FINE_CLAMP = 3.0
 """Normalised observations beyond this many recorded half-ranges are clamped: a guard, not a scaling."""
 
 
-class StateConditioner(nn.Module):
+class StateConditioner(Conditioner):
     """Low-dimensional fields, scaled to [-1, 1], and once more on the scale that matters to the task.
 
     Elements with a `resolution` r also enter as tanh(value / r): a millimetre stays visible beside half a metre.
@@ -38,9 +36,10 @@ class StateConditioner(nn.Module):
             self.size += len(ids)
 
     def forward(self, observation: Observation) -> Float[Tensor, "batch features"]:
-        """Features of a batch of observations."""
+        """Features of a batch of observations; fields of several axes are flattened."""
         seen = {name: observation[name].float() for name in self.names}
         parts = [self.normalizer.normalize(name, seen[name]).clamp(-FINE_CLAMP, FINE_CLAMP) for name in self.names]
+        parts = [part.reshape(len(part), -1) for part in parts]
         for name, index in self._fine:
             ids, scale = self.get_buffer(f"fine_ids_{index}"), self.get_buffer(f"fine_scale_{index}")
             parts.append(torch.tanh(seen[name][:, ids] * scale))
