@@ -16,6 +16,14 @@ from alula.sims.tasks.quadcopter.config import (
     LandConfig,
     TrackConfig,
 )
+from alula.sims.tasks.suites.config import (
+    FetchConfig,
+    FrankaKitchenConfig,
+    HoverGpdConfig,
+    MetaWorldConfig,
+    PushTGymConfig,
+    RobosuiteConfig,
+)
 from alula.sims.tasks.tabletop.config import (
     BimanualTransferConfig,
     DoorOpenConfig,
@@ -66,6 +74,14 @@ TASKS = {
     "half_cheetah": TaskEntry(HalfCheetahConfig, "alula/HalfCheetah-v0", "locomotion.task:HalfCheetah"),
     "ant": TaskEntry(AntConfig, "alula/Ant-v0", "locomotion.task:Ant"),
     "adroit_door": TaskEntry(AdroitDoorConfig, "alula/AdroitDoor-v0", "adroit_door.task:AdroitDoor"),
+    "fetch": TaskEntry(FetchConfig, "alula/Fetch-v0", "suites.gymnasium_robotics:Fetch"),
+    "franka_kitchen": TaskEntry(
+        FrankaKitchenConfig, "alula/FrankaKitchen-v0", "suites.gymnasium_robotics:FrankaKitchen"
+    ),
+    "metaworld": TaskEntry(MetaWorldConfig, "alula/MetaWorld-v0", "suites.metaworld:MetaWorld"),
+    "push_t_gym": TaskEntry(PushTGymConfig, "alula/PushTGym-v0", "suites.pusht:PushTGym"),
+    "robosuite": TaskEntry(RobosuiteConfig, "alula/Robosuite-v0", "suites.robosuite:Robosuite"),
+    "hover_gpd": TaskEntry(HoverGpdConfig, "alula/HoverGpd-v0", "suites.gym_pybullet_drones:HoverGpd"),
 }
 
 

@@ -11,7 +11,15 @@ from alula.sims.registry import TASKS, make_task
 from alula.sims.task import Task
 
 EPISODE_STEPS = 20
-NEEDS = {"adroit_door": "gymnasium_robotics"}
+NEEDS = {
+    "adroit_door": "gymnasium_robotics",
+    "fetch": "gymnasium_robotics",
+    "franka_kitchen": "gymnasium_robotics",
+    "metaworld": "metaworld",
+    "push_t_gym": "gym_pusht",
+    "robosuite": "robosuite",
+    "hover_gpd": "gym_pybullet_drones",
+}
 
 
 @pytest.fixture(scope="session", params=sorted(TASKS))

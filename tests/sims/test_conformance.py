@@ -19,7 +19,9 @@ from alula.sims.vector import TaskEnv, TaskVectorEnv
 
 Same = Callable[[Any, Any], None]
 Corners = Callable[[Task, int], np.ndarray]
-FLYING = {"hover", "track", "gates", "land", "formation"}
+FLYING = {"hover", "track", "gates", "land", "formation", "hover_gpd"}
+REPLAYED = {"push_t_gym", "robosuite", "hover_gpd"}
+"""Their states are restored by replaying the episode, and cannot be written to."""
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED]
 
 
@@ -162,9 +164,9 @@ def test_a_saved_state_continues_exactly(task: Task, task_name: str, corners: Co
         data.qpos[:], data.mocap_pos[:] = env.engine.state.qpos[row], env.engine.state.mocap_pos[row]
         mujoco.mj_forward(task.model, data)
         contacts += data.ncon
-    assert contacts > 0 or task_name in FLYING
+    assert contacts > 0 or task_name in FLYING | REPLAYED
     assert len(np.unique(env.engine.state.qpos, axis=0)) == 6
-    if task.model.nmocap:
+    if task.model.nmocap and task_name not in REPLAYED:
         assert len(np.unique(env.engine.state.mocap_pos.reshape(6, -1), axis=0)) == 6
     observation = task.observe(env.engine.state)
     first, after = roll(env, actions, 30), env.get_state()

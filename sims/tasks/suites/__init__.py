@@ -1,0 +1,1 @@
+"""Environments of other suites, as they are: one Python object each, behind our contract."""
