@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from numpy import ndarray
 
-from alula.core.errors import ConfigError
 from alula.core.seeding import BatchRng, box_muller
 from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
 from alula.sims.engine import BatchState
 from alula.sims.mujoco_engine import MujocoEngine
-from alula.sims.task import Expert, Task
+from alula.sims.task import Task
 from alula.sims.tasks.locomotion.config import LocomotionConfig
+from alula.sims.tasks.locomotion.expert import Gait, GaitExpert
 
 Element = tuple[str, str]
 """Name and unit of one element of an observation."""
@@ -45,6 +45,8 @@ class LocomotionTask(Task):
 
     file: str
     """Model among Gymnasium's."""
+    gait: str
+    """Name of its expert's file in `experts/`."""
     hidden = 1
     """Leading elements of `qpos` that are not observed: where it runs must not matter."""
     speed_limit = np.inf
@@ -153,16 +155,9 @@ class LocomotionTask(Task):
         rewards = self.rewards(state)
         return {"x_position": state.qpos[:, 0].copy(), "x_velocity": rewards["reward_forward"], **rewards}
 
-    def expert(self, noise: float, seed: int) -> Expert:
-        """By default there is none.
-
-        Raises:
-            ConfigError: says so.
-        """
-        raise ConfigError(
-            f"{type(self).__name__} has no scripted expert; learn from scratch instead: "
-            "alula finetune policy=gaussian algorithm=gaussian_ppo"
-        )
+    def expert(self, noise: float, seed: int) -> GaitExpert:
+        """The gait that `benchmarks/experts/search.py` found."""
+        return GaitExpert(self, self.hidden, Gait.load(self.gait), noise, seed)
 
 
 def _load(file: str) -> mujoco.MjModel:

@@ -12,8 +12,6 @@ from numpy import ndarray
 
 from alula.core.seeding import BatchRng
 from alula.sims.engine import BatchState
-from alula.sims.planning import Planner
-from alula.sims.task import Expert
 from alula.sims.tasks.locomotion.base import Element, LocomotionTask, normal, uniform
 from alula.sims.tasks.locomotion.engine import ContactEngine
 
@@ -22,6 +20,7 @@ class Hopper(LocomotionTask):
     """Hopper-v5: one leg, 3 motors at 125 Hz."""
 
     file = "hopper.xml"
+    gait = "hopper"
     substeps = 4
     speed_limit = 10.0
     effort_weight = 1e-3
@@ -39,6 +38,7 @@ class Walker2d(LocomotionTask):
     """Walker2d-v5: two legs in a plane, 6 motors at 125 Hz."""
 
     file = "walker2d_v5.xml"
+    gait = "walker2d"
     substeps = 4
     speed_limit = 10.0
     effort_weight = 1e-3
@@ -55,15 +55,12 @@ class HalfCheetah(LocomotionTask):
     """HalfCheetah-v5: a torso on two legs in a plane, 6 motors at 20 Hz; never falls by definition."""
 
     file = "half_cheetah.xml"
+    gait = "half_cheetah"
     substeps = 5
     effort_weight = 0.1
     survival_reward = 0.0
     start_noise = 0.1
     velocity_noise = staticmethod(normal)
-
-    def expert(self, noise: float, seed: int) -> Expert:
-        """Plans 0.8 s ahead, which takes tens of milliseconds per environment and step."""
-        return Planner(self, noise, seed, horizon=16, samples=32, spread=0.8, hold=2)
 
 
 class Ant(LocomotionTask):
@@ -73,6 +70,7 @@ class Ant(LocomotionTask):
     """
 
     file = "ant.xml"
+    gait = "ant"
     substeps = 5
     hidden = 2
     effort_weight = 0.5
