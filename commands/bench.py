@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
+from alula.commands.benches.datasets import bench_datasets
 from alula.commands.benches.rl import bench_rl
 from alula.commands.benches.sims import bench_sims
 from alula.commands.console import OUT, Result, print_results
@@ -12,7 +13,11 @@ from alula.configs.schemas import BenchConfig
 from alula.core.errors import ConfigError, unknown_name
 from alula.training.provenance import commit, machine
 
-AREAS: dict[str, Callable[[BenchConfig], list[Result]]] = {"sims": bench_sims, "rl": bench_rl}
+AREAS: dict[str, Callable[[BenchConfig], list[Result]]] = {
+    "sims": bench_sims,
+    "rl": bench_rl,
+    "datasets": bench_datasets,
+}
 
 
 def run(config: BenchConfig, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Other simulators, measured beside ours: each runs in its own process, with the Python that holds it.
+"""Other simulators and loaders, measured beside ours: each runs in its own process, with the Python that holds it.
 
 This file is both sides: the parent imports `Peer`; the child runs it as a script, by an interpreter that has the
 peer installed but not alula. `make bench-peers` prepares those interpreters.
@@ -8,15 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 Steps = Callable[[int], None]
-"""Advance all environments that many control steps."""
+"""Advance all environments that many control steps, or load that many batches of windows."""
 
 
 class Peer:
-    """A peer's environments, advanced on demand.
+    """A peer's environments or dataset, advanced on demand.
 
     Args:
         python: Interpreter that has the peer.
@@ -25,12 +26,13 @@ class Peer:
     """
 
     def __init__(self, python: Path, name: str, *arguments: str | int) -> None:
-        command = [str(python), __file__, name, *map(str, arguments)]
+        # -P: this file's folder holds modules with names of others' packages.
+        command = [str(python), "-P", __file__, name, *map(str, arguments)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
 
     def rounds(self, slices: int, steps: int, amount: int) -> Callable[[], Iterator[int]]:
-        """A contender: `slices` slices of `steps` control steps, each worth `amount`."""
+        """A contender: `slices` slices of `steps` control steps or batches, each slice worth `amount`."""
 
         def work() -> Iterator[int]:
             for _ in range(slices):
@@ -125,11 +127,90 @@ def _gym_pybullet_drones(checkout: str, num_drones: str, camera: str) -> Steps:
     return advance
 
 
+def _lerobot(path: str, history: str, horizon: str, batch: str) -> Steps:
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": f"{path}.cache"}
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+    from torch.utils.data import default_collate
+
+    metadata = LeRobotDatasetMetadata("bench", root=path)
+    seen = [step / metadata.fps for step in range(1 - int(history), 1)]
+    times = {name: seen for name in metadata.features if name.startswith("observation.")}
+    times["action"] = [step / metadata.fps for step in range(int(horizon))]
+    dataset = LeRobotDataset("bench", root=path, delta_timestamps=times)
+    return _random_windows(dataset.__getitem__, len(dataset), default_collate, int(batch))
+
+
+def _robomimic(path: str, history: str, horizon: str, batch: str) -> Steps:
+    import h5py
+    from robomimic.utils.dataset import SequenceDataset
+    from robomimic.utils.obs_utils import initialize_obs_utils_with_obs_specs
+    from torch.utils.data import default_collate
+
+    with h5py.File(path) as file:
+        names = list(file["data/demo_0/obs"])
+    images = [name for name in names if name.endswith("image")]
+    numbers = [name for name in names if name not in images]
+    # Everything in memory and prepared, its fastest mode.
+    options: dict[str, Any] = {"frame_stack": int(history), "seq_length": int(horizon), "hdf5_cache_mode": "all"}
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        initialize_obs_utils_with_obs_specs([{"obs": {"low_dim": numbers, "rgb": images}}])
+        dataset = SequenceDataset(path, names, ("actions",), **options, load_next_obs=False)
+    seen = slice(int(history))
+
+    def window(index: int) -> dict[str, Any]:
+        """It stacks observations for every action; leaving those out that ours has not spares it most of the work."""
+        item = dataset[index]
+        return {"actions": item["actions"], **{name: values[seen] for name, values in item["obs"].items()}}
+
+    return _random_windows(window, len(dataset), default_collate, int(batch))
+
+
+def _diffusion_policy(checkout: str, path: str, history: str, horizon: str, batch: str) -> Steps:
+    sys.path.insert(0, checkout)
+    import numpy as np
+    from diffusion_policy.common.replay_buffer import ReplayBuffer
+    from diffusion_policy.common.sampler import SequenceSampler
+
+    outcome = ("reward", "terminated", "truncated", "success")
+    names = [name for name in os.listdir(Path(path, "data")) if name not in outcome and not name.startswith(".")]
+    before, after = int(history) - 1, int(horizon) - 1
+    buffer = ReplayBuffer.copy_from_path(path, keys=names)  # into memory
+    sampler = SequenceSampler(buffer, before + int(horizon), pad_before=before, pad_after=after)
+    seen = {name: slice(None) if name == "action" else slice(int(history)) for name in names}
+
+    def window(index: int) -> dict[str, Any]:
+        """Slices of its sequence: what `key_first_k` gives, at less cost."""
+        item = sampler.sample_sequence(index)
+        return {name: item[name][part] for name, part in seen.items()}
+
+    def stacked(items: list[dict[str, Any]]) -> Any:
+        return {name: np.stack([item[name] for item in items]) for name in names}
+
+    return _random_windows(window, len(sampler), stacked, int(batch))
+
+
+def _random_windows(
+    window: Callable[[int], Any], num_windows: int, stacked: Callable[[list[Any]], Any], batch: int
+) -> Steps:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+
+    def advance(count: int) -> None:
+        for _ in range(count):
+            stacked([window(index) for index in rng.integers(num_windows, size=batch).tolist()])
+
+    return advance
+
+
 PEERS: dict[str, Callable[..., Steps]] = {
     "envpool": _envpool,
     "gymnasium": _gymnasium,
     "crazyflow": _crazyflow,
     "gym_pybullet_drones": _gym_pybullet_drones,
+    "lerobot": _lerobot,
+    "robomimic": _robomimic,
+    "diffusion_policy": _diffusion_policy,
 }
 
 if __name__ == "__main__":
