@@ -6,7 +6,8 @@
     ├── ActionError        an action that must not reach physics or a motor
     ├── DatasetError       a dataset is missing, empty, corrupt or cannot be written
     ├── CheckpointError    a checkpoint is missing, corrupt or made for something else
-    └── RenderError        no picture can be drawn on this machine
+    ├── RenderError        no picture can be drawn on this machine
+    └── DeviceError        a robot is absent, not what it should be, or not ready
 
 The command line prints an `AlulaError` as one message; anything else is a defect and shows its traceback.
 """
@@ -41,6 +42,10 @@ class CheckpointError(AlulaError):
 
 class RenderError(AlulaError):
     """No OpenGL context could be made."""
+
+
+class DeviceError(AlulaError):
+    """A device is not there, not what it should be, or not ready."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:

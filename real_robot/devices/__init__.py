@@ -1,0 +1,1 @@
+"""Drivers: one folder or file each, one line each in `registry.py`."""

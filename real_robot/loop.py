@@ -1,0 +1,133 @@
+"""The control loop: one for arms, quadcopters and simulation, on the monotonic clock alone."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy import ndarray
+
+from alula.real_robot.contract import Device, Intent, Receipt, State, Stop
+from alula.real_robot.governor import AT_REST, Governor, SafeCommand
+
+SPIN_NS = 300_000
+"""The last part of a wait is spent awake: sleeping ends up to this much late."""
+BRAKING_S = 5.0
+"""Longest time that coming to rest is waited for at the end."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Whoever says what to do: a policy, a person, a recording."""
+
+    def at(self, now_ns: int, state: State) -> Intent | None:
+        """What is wished now; None where there is nothing new. Must not wait."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What happened in one control period; what a recorder keeps."""
+
+    state: State
+    intent: Intent | None
+    command: SafeCommand
+    receipt: Receipt
+
+
+@dataclass
+class Timing:
+    """How punctual the loop was."""
+
+    period_ns: int
+    lateness_ns: list[int] = field(default_factory=list)
+    """Of every period: from when it was due to when it began."""
+    overruns: int = 0
+    """Periods that were left out because an earlier one took too long; none is ever made up for."""
+
+    @property
+    def lateness_p99_ms(self) -> float:
+        """99th percentile of the lateness [ms]."""
+        return float(np.percentile(self._lateness(), 99)) / 1e6
+
+    @property
+    def missed_percent(self) -> float:
+        """Share of periods that began more than a tenth of a period late, or not at all [%]."""
+        late = int((self._lateness() > self.period_ns / 10).sum())
+        return 100.0 * (late + self.overruns) / max(len(self.lateness_ns) + self.overruns, 1)
+
+    def _lateness(self) -> ndarray:
+        return np.array(self.lateness_ns or [0])
+
+
+class ControlLoop:
+    """Reads, decides and writes once a period, until it is told to stop or the governor stops it.
+
+    Args:
+        device: Configured; the loop activates it.
+        source: Who says what to do.
+        record: Told of every period.
+    """
+
+    def __init__(self, device: Device, source: Source, record: Callable[[Tick], None] = lambda tick: None) -> None:
+        self.device, self.source, self.record = device, source, record
+        self.governor = Governor(device.spec)
+        self.timing = Timing(device.spec.period_ns)
+        self._begun = 0
+
+    def run(self, seconds: float) -> None:
+        """Go on for so long, then brake; whatever happens, the device is left at rest and holding.
+
+        Raises:
+            DeviceError: the device is not ready to start.
+        """
+        device, governor = self.device, self.governor
+        state = device.activate()
+        try:
+            due = time.monotonic_ns()
+            end = due + round(seconds * 1e9)
+            device.write(governor.start(state, due))
+            while due < end and governor.stopped is None:
+                due = self._wait(due)
+                self._tick(self.source)
+            governor.emergency_stop("the run is over")
+            self._brake(due)
+        except BaseException as error:
+            governor.emergency_stop(type(error).__name__)
+            self._brake(time.monotonic_ns())
+            raise
+        finally:
+            device.stop(Stop.HOLD)
+
+    def _tick(self, source: Source | None) -> None:
+        state = self.device.read()
+        now = time.monotonic_ns()
+        intent = source.at(now, state) if source is not None else None
+        command = self.governor(intent, state, now)
+        self.record(Tick(state, intent, command, self.device.write(command)))
+
+    def _brake(self, due: int) -> None:
+        """Follow the governor to rest."""
+        end = due + round(BRAKING_S * 1e9)
+        speed = AT_REST * np.array(self.device.spec.limits.velocity)
+        while due < end and (np.abs(self.governor.speed) > speed).any():
+            due = self._wait(due)
+            self._tick(None)
+
+    def _wait(self, due: int) -> int:
+        """Sleep until the next period is due; returns when that was. Periods that have passed are left out."""
+        period = self.timing.period_ns
+        # No period begins sooner than half a period after the last one did, nor later than that after it was due.
+        earliest = max(time.monotonic_ns() - period // 2, self._begun + period // 2)
+        missed = max(0, -(-(earliest - due - period) // period))
+        self.timing.overruns += missed
+        due += (missed + 1) * period
+        ahead = due - time.monotonic_ns()
+        if ahead > SPIN_NS:
+            time.sleep((ahead - SPIN_NS) / 1e9)
+        while time.monotonic_ns() < due:
+            pass
+        self._begun = time.monotonic_ns()
+        self.timing.lateness_ns.append(self._begun - due)
+        return due
