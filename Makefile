@@ -2,12 +2,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lint types docs bench-foundation bench-experts bench-peers clean
+.PHONY: help setup demo test test-all check lint types docs bench-foundation bench-experts bench-hover bench-peers interop clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-ROOMS := core datasets sims policies training configs commands
+ROOMS := core datasets sims policies real_robot training configs commands
 # Rooms that hold code: mypy refuses a package without any.
 TYPED := $(foreach room,$(ROOMS),$(if $(wildcard $(room)/*.py),$(room)))
 # Shapes and types of every annotated function are checked while the tests run; an int passes for a float, as in mypy.
@@ -30,17 +30,17 @@ setup: $(VENV)/.stamp ## install alula with its development tools into .venv
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,suites]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,suites,rosbag,jpeg2k,arms]'
 	touch $@
 
 demo: setup ## demonstrations, cloning, fine-tuning, evaluation and a report, in minutes
 	$(BIN)/alula demo
 
 test: setup ## the quick tests, with shapes and types checked at run time
-	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(RUNTIME_TYPES) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not interop" $(RUNTIME_TYPES) $(TESTS)
 
 test-all: setup ## all tests; the slow ones may need the network
-	@$(BIN)/python -m pytest -q -n $(WORKERS) $(RUNTIME_TYPES) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not interop" $(RUNTIME_TYPES) $(TESTS)
 
 check: setup lint types ## style, types, import rules, packaging
 	@$(BIN)/python -m pytest -q -m "not slow" tests/test_architecture.py tests/test_packaging.py
@@ -64,12 +64,29 @@ bench-foundation: setup ## measurements behind the claims about the engine
 bench-experts: setup ## success of every task's expert; renews sims/experts.json
 	$(BIN)/python benchmarks/experts/run.py
 
+bench-hover: setup ## hover learned from scratch in minutes, flown in three engines
+	$(BIN)/python benchmarks/hover/run.py
+
 # Each in an environment of its own: their requirements conflict with ours and with each other's.
-bench-peers: setup ## install the simulators that `alula bench sims` compares with, in .peers/
-	for peer in envpool crazyflow gym_pybullet_drones; do \
+bench-peers: setup ## install what `alula bench sims` and `datasets` compare with, in .peers/
+	for peer in envpool crazyflow gym_pybullet_drones diffusion_policy; do \
 		$(PYTHON) -m venv --clear .peers/$$peer; \
 		.peers/$$peer/bin/python -m pip install --disable-pip-version-check -q -r benchmarks/peers/$$peer.txt; \
 	done
+
+interop: setup .peers/interop/.stamp ## LeRobot and robomimic, installed in .peers/ (8 GB), open our files, and we theirs
+	@$(BIN)/python -m pytest -q -m interop tests/interop
+
+# LeRobot 0.3 borrows what it needs from the environment of LeRobot 0.4 and robomimic.
+.peers/interop/.stamp: $(foreach peer,interop robomimic lerobot21,benchmarks/peers/$(peer).txt)
+	$(PYTHON) -m venv --clear .peers/interop
+	.peers/interop/bin/python -m pip install --disable-pip-version-check -q -r benchmarks/peers/interop.txt
+	.peers/interop/bin/python -m pip install --disable-pip-version-check -q --no-deps -r benchmarks/peers/robomimic.txt
+	$(PYTHON) -m venv --clear .peers/lerobot21
+	.peers/interop/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		$$(.peers/lerobot21/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/interop.pth
+	.peers/lerobot21/bin/python -m pip install --disable-pip-version-check -q --no-deps -r benchmarks/peers/lerobot21.txt
+	touch $@
 
 clean: ## remove everything that make and the tools made (not runs/)
 	rm -rf $(VENV) .peers .typing build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-ROOMS = {"core", "datasets", "sims", "policies", "training", "configs", "commands"}
+ROOMS = {"core", "datasets", "sims", "policies", "real_robot", "training", "configs", "commands"}
 ALLOWED = {
     "core": set[str](),
     "datasets": {"core"},
     "sims": {"core"},
     "policies": {"core"},
+    "real_robot": {"core"},
     "training": {"core", "datasets", "sims", "policies"},
     "configs": {"core"},
     "commands": ROOMS,
