@@ -57,6 +57,7 @@ def _spread(values: Shaped[ndarray, " episodes"]) -> dict[str, int | float]:
 
 
 def episode_sums(store: EpisodeStore, name: str) -> Float64[ndarray, " episodes"]:
+    """Sum of a field of single numbers over each episode."""
     owners = np.repeat(np.arange(store.num_episodes), store.lengths)
     return np.bincount(owners, store.read(name).astype(np.float64), minlength=store.num_episodes)
 

@@ -34,7 +34,7 @@ MISTAKES = {
     "unknown policy": ("train", ["policy=difusion"], ["Did you mean 'diffusion'?", "gaussian"]),
     "unknown algorithm": ("finetune", ["algorithm=dpo"], ["Did you mean 'dppo'?", "residual_ppo"]),
     "a preset is no choice": ("demo", ["policy=for_adroit_door"], ["'for_adroit_door'", "diffusion, gaussian"]),
-    "a group that the command lacks": ("train", ["algorithm=dppo"], ["'algorithm'", "cloning, data, fields, held_out, policy"]),
+    "a group that the command lacks": ("train", ["algorithm=dppo"], ["'algorithm'", "cloning, data, fields"]),
     "a key of a choice not made": (
         "finetune",
         ["algorithm=dppo", "algorithm.head.scale=1"],
