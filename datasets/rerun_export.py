@@ -34,7 +34,7 @@ def write_rerun(store: EpisodeStore, path: Path, report: Report = lambda done, t
     Raises:
         DatasetError: rerun is not installed, or the dataset is damaged.
     """
-    rerun = _rerun()
+    rerun = load_rerun()
     stream = rerun.RecordingStream("alula", recording_id=store.fingerprint)
     stream.save(path)
     recording = _Recording(rerun, stream)
@@ -50,7 +50,12 @@ def write_rerun(store: EpisodeStore, path: Path, report: Report = lambda done, t
     stream.disconnect()
 
 
-def _rerun() -> Any:
+def load_rerun() -> Any:
+    """The package, which is optional.
+
+    Raises:
+        DatasetError: it is not installed.
+    """
     try:
         return import_module("rerun")
     except ImportError as error:
@@ -83,7 +88,7 @@ class _Recording:
             if field.name == "timestamp" or not len(values):
                 continue
             self.stream.send_columns(f"{path}/{field.name}", indexes=timelines, columns=self._columns(field, values))
-            if field.element_names:
+            if len(field.element_names) == field.size:
                 names = self.rerun.SeriesLines(names=list(field.element_names))
                 self.stream.log(f"{path}/{field.name}", names, static=True)
 

@@ -33,10 +33,10 @@ class Element:
         """Field, element and unit, without what is obvious."""
         field = self.field
         name = field.name.removeprefix("observation.")
-        if field.element_names:
-            name += f" {field.element_names[self.index]}"
-        elif field.shape:
+        if len(field.shape) > 1 or (field.shape and not field.element_names):
             name += f" {self.index}"
+        if field.element_names:
+            name += f" {field.element_names[self.index % len(field.element_names)]}"
         unit = field.units[self.index % len(field.units)]
         return name if unit == "1" else f"{name} [{unit}]"
 
@@ -123,7 +123,7 @@ def time_plot(element: Element, lines: Sequence[Line], label: str) -> str:
     """An element over time in a few episodes, one colour each; limits are dashed, gaps are values not recorded."""
     with canvas(3.4, 1.9) as (figure, axes):
         for line, color in zip(lines, LINES, strict=False):
-            thin = _thinned(line)
+            thin = thinned(line)
             axes.plot(thin.x, thin.y, color=color, linewidth=1.2, alpha=0.9)
         everything = np.concatenate([line.y for line in lines])
         known = everything[np.isfinite(everything)]
@@ -146,7 +146,7 @@ def _mark_limits(axes: Axes, element: Element, low: float, high: float, upright:
             draw(limit, color=COLORS["muted"], linestyle="--", linewidth=1.0)
 
 
-def _thinned(line: Line) -> Line:
+def thinned(line: Line) -> Line:
     """Smallest and largest value of each of many pieces, in the order in which they occurred."""
     if len(line.x) <= MOST_POINTS:
         return line

@@ -17,8 +17,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentF
 Metrics = Sequence[Mapping[str, float]]
 """The lines of a run's metrics.jsonl."""
 
-# Stand-ins that Matplotlib draws with; `_svg` turns each into the CSS variable of the same name.
+# Stand-ins that Matplotlib draws with; `svg` turns each into the CSS variable of the same name.
 COLORS = {"ink": "#010101", "muted": "#020202", "rule": "#030303", "before": "#040404", "after": "#050505"}
+COLORS |= {f"part-{index}": f"#06060{index}" for index in range(5)}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a metric's name may hold a dollar sign
@@ -44,6 +45,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9.0,
 }
+LINES = tuple(color for name, color in COLORS.items() if name.startswith("part-"))
+"""Several lines in one plot, in this order."""
 LOG_SPAN = 50.0
 """From this ratio of largest to smallest value on, a positive quantity gets a logarithmic axis."""
 
@@ -62,7 +65,7 @@ class Dot(NamedTuple):
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """One pair of axes in the report's style; sizes in inches, which the page scales to fit."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -70,7 +73,7 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, description: str) -> str:
+def svg(figure: Figure, description: str) -> str:
     """The figure as an element of an HTML page."""
     buffer = io.StringIO()
     # The salt makes the file reproducible, and keeps the identifiers of one page's plots apart.
@@ -89,7 +92,7 @@ def _svg(figure: Figure, description: str) -> str:
 
 def dot_plot(dots: Sequence[Dot]) -> str:
     """Success rates with their 95 % intervals, one row each."""
-    with _figure(5.2, 0.7 + 0.5 * len(dots)) as (figure, axes):
+    with canvas(5.2, 0.7 + 0.5 * len(dots)) as (figure, axes):
         for row, dot in enumerate(dots):
             color = COLORS[dot.color]
             axes.plot([dot.low, dot.high], [row, row], color=color, linewidth=7, alpha=0.3, solid_capstyle="round")
@@ -103,7 +106,7 @@ def dot_plot(dots: Sequence[Dot]) -> str:
         axes.set_ylim(len(dots) - 0.6, -0.75)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set_xlabel("episodes solved, with 95 % interval")
-        return _svg(figure, "Success rates with 95 % intervals")
+        return svg(figure, "Success rates with 95 % intervals")
 
 
 def learning_curve(metrics: Metrics, against: str, reference: Dot | None) -> str:
@@ -114,7 +117,7 @@ def learning_curve(metrics: Metrics, against: str, reference: Dot | None) -> str
         against: `steps` of the environments or `minutes` of training.
         reference: The level before training, drawn as a dashed line.
     """
-    with _figure(5.2, 3.4) as (figure, axes):
+    with canvas(5.2, 3.4) as (figure, axes):
         rollouts = [line for line in metrics if "rollout/success" in line]
         if rollouts:
             success = [line["rollout/success"] for line in rollouts]
@@ -136,7 +139,7 @@ def learning_curve(metrics: Metrics, against: str, reference: Dot | None) -> str
         label = {"steps": "environment steps", "minutes": "minutes of training"}[against]
         axes.set_xlabel(label)
         figure.legend(loc="outside upper left", ncols=4, columnspacing=1.2, handlelength=1.6)
-        return _svg(figure, f"Success against {label}")
+        return svg(figure, f"Success against {label}")
 
 
 def _abscissa(metrics: Metrics, against: str) -> list[float]:
@@ -156,7 +159,7 @@ def metric_plot(metrics: Metrics, name: str, title: str, color: str, reference: 
     """One measurement against steps, small; `reference` is a level to compare with, drawn as a dashed line."""
     lines = [line for line in metrics if math.isfinite(line.get(name, math.nan))]
     values = [line[name] for line in lines]
-    with _figure(3.4, 2.1) as (figure, axes):
+    with canvas(3.4, 2.1) as (figure, axes):
         marker = "o" if len(values) < 3 else None  # a line through one point is invisible
         axes.plot([line["step"] for line in lines], values, color=COLORS[color], linewidth=1.3, marker=marker)
         if reference is not None:
@@ -169,7 +172,7 @@ def metric_plot(metrics: Metrics, name: str, title: str, color: str, reference: 
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.set_title(title)
-        return _svg(figure, f"{title} against steps ({name})")
+        return svg(figure, f"{title} against steps ({name})")
 
 
 def foretold_plot(
@@ -183,7 +186,7 @@ def foretold_plot(
         parts: Recorded and predicted values of each episode; episodes follow each other, set apart by a line.
         rate: Values per second [Hz]; without one, steps are counted.
     """
-    with _figure(3.4, 1.9) as (figure, axes):
+    with canvas(3.4, 1.9) as (figure, axes):
         start = 0
         for recorded, predicted in parts:
             x = [(start + step) / (rate or 1) for step in range(len(recorded))]
@@ -199,4 +202,4 @@ def foretold_plot(
         axes.set_xlabel("seconds" if rate else "steps")
         axes.set_title(title)
         axes.set_title(error, loc="right", color=COLORS["muted"], fontsize=9)
-        return _svg(figure, f"{title}: recorded and predicted")
+        return svg(figure, f"{title}: recorded and predicted")

@@ -117,15 +117,8 @@ def write_report(folder: Path) -> Path:
         AlulaError: the folder holds no run, or a file in it is damaged.
     """
     report = _read(folder)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": count, "duration": duration, "rate": rate}
-    page = environment.get_template("report.html.jinja").render(
+    page = render(
+        "report.html.jinja",
         report=report,
         title=report.summary.get("title") or folder.resolve().name,
         result=result_in_words(report),
@@ -136,6 +129,19 @@ def write_report(folder: Path) -> Path:
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of ours, from its template in this folder."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": count, "duration": duration, "rate": rate}
+    return environment.get_template(template).render(**values)
 
 
 def _read(folder: Path) -> Report:

@@ -333,7 +333,7 @@ def test_recorded_and_predicted_values_lie_at_their_times():
     parts = [([0.0, 1.0, 2.0], [0.5, 0.5, 0.5]), ([3.0, 3.0], [2.0, 1.0])]
     figures = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_svg", lambda figure, description: figures.append(figure) or "")
+        patch.setattr(plots, "svg", lambda figure, description: figures.append(figure) or "")
         foretold_plot("reach", "", parts, rate=10.0)
     lines = [line.get_xydata().tolist() for line in figures[0].axes[0].lines]
     recorded = [[[0.0, 0.0], [0.1, 1.0], [0.2, 2.0]], [[0.3, 3.0], [0.4, 3.0]]]
