@@ -1,0 +1,1 @@
+"""Vendor protocols as pure functions between bytes and messages: no ports, no clocks."""
