@@ -21,7 +21,7 @@ LINKS = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXT) if "://" not in l
 CHECKPOINT = re.compile(r'"runs/[^"]+"')
 SMALL = (
     *("cloning.steps=2", "cloning.batch_size=4", "policy.field.width=8", "policy.field.blocks=1"),
-    *("task=peg_insertion", "task.max_episode_steps=8", "episodes=1", "only_success=false"),
+    *("task=peg_insertion", "task.max_episode_steps=8", "episodes=2", "only_success=false"),
 )
 
 

@@ -87,6 +87,7 @@ CHANGES: dict[str, Any] = {
     "resolution": (0.1, 0.0),
     "control_mode": ControlMode.VELOCITY,
     "rate": 10.0,
+    "allow_nan": True,
 }
 
 

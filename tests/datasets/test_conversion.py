@@ -79,7 +79,7 @@ def test_what_is_no_dataset_is_never_replaced(make_store: MakeStore, tmp_path: P
     with pytest.raises(DatasetError, match=r"is not a dataset; it is never replaced"):
         converted(make_store([3]).path, tmp_path / "thesis.zarr", force=True)
     assert (tmp_path / "thesis.zarr" / "chapter.tex").read_text() == "years of work"
-    source = make_store([3], "again").path
+    source = make_store([3], "again.zarr").path
     with pytest.raises(DatasetError, match="source and target are both"):
         converted(source, source, force=True)
 
