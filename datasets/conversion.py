@@ -16,7 +16,7 @@ from typing import Any
 
 from alula.core.errors import DatasetError
 from alula.core.transitions import Episode
-from alula.datasets.commits import sync
+from alula.datasets.drafts import publish, remove
 from alula.datasets.formats.format import Contents, Format, Plan, Reader, WritableFormat
 from alula.datasets.formats.registry import FORMATS, get_format
 from alula.datasets.transforms import Chain, Transform
@@ -176,7 +176,8 @@ def drafting(target: Path, identity: dict[str, Any]) -> Iterator[Path]:
                 raise DatasetError(f"another process is converting to '{target}' right now; wait for it") from error
             try:
                 yield _draft(folder, identity)
-                _publish(folder, target.resolve())
+                publish(folder / "draft", target.resolve())
+                shutil.rmtree(folder)
             except Exception:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -192,28 +193,9 @@ def _draft(folder: Path, identity: dict[str, Any]) -> Path:
     known, wanted = folder / "identity.json", json.dumps(identity, sort_keys=True).encode()
     draft = folder / "draft"
     if known.read_bytes() != wanted:
-        _remove(draft)
+        remove(draft)
         known.write_bytes(wanted)
     return draft
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Give the finished draft its name; what is there already goes only once it has a successor."""
-    draft, retired = folder / "draft", folder / "retired"
-    for written in (draft, *draft.rglob("*")):
-        sync(written)
-    if target.exists():
-        target.rename(retired)
-    draft.rename(target)
-    sync(target.parent)
-    shutil.rmtree(folder)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def source_format(path: Path, name: str | None, **options: Any) -> Format:

@@ -27,9 +27,7 @@ def building(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
-        for written in draft.rglob("*"):
-            sync(written)
-        _publish(draft, path, occupied)
+        publish(draft, path)
     except OSError as error:
         raise DatasetError(
             f"cannot create dataset '{path}': {error.strerror}; choose a folder that you may write to. "
@@ -39,16 +37,31 @@ def building(path: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _publish(draft: Path, path: Path, occupied: bool) -> None:
-    """Give the finished `draft` its name; a dataset that is there already goes only once it has a successor."""
+def publish(draft: Path, path: Path) -> None:
+    """Give the finished `draft` its name; what is there already goes only once it has a successor.
+
+    Raises:
+        OSError: the disk failed; what was at `path` is there still.
+    """
+    for written in (draft, *draft.rglob("*")):
+        sync(written)
     retired = draft.with_name(f"{draft.name}.old")
-    if occupied:
+    replaced = path.exists()
+    if replaced:
         path.rename(retired)
     try:
         draft.rename(path)
     except OSError:
-        if occupied:
+        if replaced:
             retired.rename(path)
         raise
     sync(path.parent)
-    shutil.rmtree(retired, ignore_errors=True)
+    remove(retired)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -84,6 +84,25 @@ def test_what_is_no_dataset_is_never_replaced(make_store: MakeStore, tmp_path: P
         converted(source, source, force=True)
 
 
+def test_a_disk_that_fails_at_the_last_moment_keeps_what_was_there(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old dataset is aside already when the new one cannot take its place."""
+    source, target = make_store([3]).path, tmp_path / "new.zarr"
+    converted(make_store([1, 2], "other").path, target)
+    before, rename = fingerprints(tmp_path), Path.rename
+
+    def fail(path: Path, new: Path) -> Path:
+        if path.name == "draft":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(DatasetError, match="Input/output error"):
+        converted(source, target, force=True)
+    assert fingerprints(tmp_path) == before
+
+
 class Failing(NativeWriter):
     """Stops at its second episode, in a way that the test chooses."""
 
