@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from torch import Generator, Tensor, nn
 from alula.core.errors import ConfigError
 from alula.core.executor import ChunkExecutor, ChunkQueue
 from alula.core.normalizer import FieldStatistics, Normalizer
+from alula.core.real_time import Committed
 from alula.core.spaces import SpaceSpec
 from alula.core.transitions import Windows
 from alula.policies.conditioners import Observation, StateConditioner
-from alula.policies.processes.process import Chunk, Process
+from alula.policies.processes.process import Chunk, Guide, Process
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Policy(nn.Module, ABC):
     observation: SpaceSpec
     action: SpaceSpec
     config: Any
+    horizon: int = 1
+    """Actions that `plan` gives."""
 
     @abstractmethod
     def memory(self, num_envs: int) -> ChunkQueue:
@@ -76,6 +80,34 @@ class Policy(nn.Module, ABC):
         Returns:
             Actions, the memory after this step, and what was decided; None where every chunk is still pending.
         """
+
+    def plan(
+        self, observation: dict[str, ndarray], memory: ChunkQueue, generator: Generator, committed: Committed | None
+    ) -> tuple[Float32[ndarray, "horizon action"], ChunkQueue]:
+        """The next actions of one robot, deterministic, for whoever executes them on a clock of their own.
+
+        By default a single one from `act`: policies that decide at every step must see what the robot sees then.
+
+        Args:
+            observation: One array per field, without an axis for the batch.
+            memory: Of one environment, from `memory` or the previous `plan`.
+            generator: Source of all randomness.
+            committed: Actions that the plan should agree with.
+
+        Returns:
+            Actions from now on in the action field's units, and the memory after it.
+
+        Raises:
+            ConfigError: it cannot agree with anything.
+        """
+        if committed is not None:
+            raise ConfigError(
+                f"{type(self).__name__} decides anew at every step, so a plan of it cannot agree with committed "
+                "actions; run it with mode=synchronous"
+            )
+        batch = {name: observation[name][None] for name in self.observation}
+        actions, memory, _ = self.act(batch, memory, generator, stochastic=False)
+        return actions, memory
 
     @abstractmethod
     def log_prob(self, observation: Observation, trace: Trace) -> Float[Tensor, "batch step"]:
@@ -169,9 +201,32 @@ class GenerativePolicy(Policy):
         actions, memory = self.executor.step(memory, plan)
         return actions, memory, decisions[0] if decisions else None
 
+    def plan(
+        self, observation: dict[str, ndarray], memory: ChunkQueue, generator: Generator, committed: Committed | None
+    ) -> tuple[Float32[ndarray, "horizon action"], ChunkQueue]:
+        """A whole chunk; whoever executes it remembers what is pending."""
+        seen = {name: torch.from_numpy(observation[name][None]) for name in self.observation}
+        guide = None if committed is None else self._guide(committed)
+        chunk, _ = self.sample(seen, generator, stochastic=False, guide=guide)
+        return chunk[0].numpy(), memory
+
+    def _guide(self, committed: Committed) -> Guide:
+        """Committed actions in normalised units; those beyond them are free."""
+        steps = len(committed.actions)
+        guide = Guide(torch.zeros(1, self.horizon, self.action_field.size), torch.zeros(1, self.horizon, 1))
+        actions = torch.from_numpy(committed.actions)
+        guide.chunk[0, :steps] = self.action_normalizer.normalize(self.action_field.name, actions)
+        guide.weights[0, :steps, 0] = torch.from_numpy(committed.weights)
+        return guide
+
     @torch.no_grad()
-    def sample(self, observation: Observation, generator: Generator, stochastic: bool) -> tuple[Chunk, Trace]:
-        """Chunks in the action field's units, and the trace of the trainable steps."""
+    def sample(
+        self, observation: Observation, generator: Generator, stochastic: bool, guide: Guide | None = None
+    ) -> tuple[Chunk, Trace]:
+        """Chunks in the action field's units, and the trace of the trainable steps.
+
+        With a guide the chunks agree with it as far as its weights say; such a trace is nothing to learn from.
+        """
         features = self.conditioner(observation)
         batch = len(features)
         x = self.process.prior((batch, self.horizon, self.action_field.size), generator)
@@ -180,7 +235,9 @@ class GenerativePolicy(Policy):
             trainable = index >= self.first_trainable
             step = torch.full((batch,), index)
             field = self.field if trainable or self.frozen_field is None else self.frozen_field
-            kernel = self.process.kernel(step, x, field(x, self.process.time(step), features), stochastic)
+            predict = partial(field, step=self.process.time(step), features=features)
+            prediction = predict(x) if guide is None else self.process.guided(step, x, predict, guide)
+            kernel = self.process.kernel(step, x, prediction, stochastic)
             if trainable:
                 chain.append(x)
             if stochastic and self.process.is_stochastic(index):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
-from alula.policies.processes.process import Chunk, Prediction, Step
+from alula.policies.processes.process import Chunk, Guide, Predict, Prediction, Step
 
 LOG_STD_RANGE = (-4.0, 0.5)
 """Bounds of the logarithm of the standard deviation, in normalised action units."""
@@ -55,6 +55,12 @@ class GaussianProcess(nn.Module):
         del step, noisy
         normal = self._step(prediction)
         return normal if stochastic else Step(normal.mean, torch.zeros_like(normal.std))
+
+    def guided(self, step: Int64[Tensor, " batch"], noisy: Chunk, predict: Predict, guide: Guide) -> Prediction:
+        """The mean blended with the guide; the spread as it is."""
+        del step
+        mean, *deviation = predict(noisy).split(noisy.shape[-1], dim=-1)
+        return torch.cat([guide.blend(mean), *deviation], dim=-1)
 
     def _step(self, prediction: Prediction) -> Step:
         """Mean and standard deviation that a prediction stands for."""

@@ -1,5 +1,6 @@
 """What a generative process is: the way from noise to an action chunk, one step at a time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,22 @@ from torch import Generator, Tensor
 Chunk = Float[Tensor, "batch horizon action"]
 Prediction = Float[Tensor, "batch horizon prediction"]
 """What a field says of a noisy chunk."""
+Predict = Callable[[Chunk], Prediction]
+"""A field at one step of the chain, for the observation at hand."""
+
+
+@dataclass
+class Guide:
+    """Actions that a chunk should agree with, since some are executed already while it is made."""
+
+    chunk: Chunk
+    """In normalised action units."""
+    weights: Float[Tensor, "batch horizon 1"]
+    """How far: 1 exactly, 0 not at all."""
+
+    def blend(self, chunk: Chunk) -> Chunk:
+        """Between a chunk and the guide, by weight."""
+        return torch.lerp(chunk, self.chunk, self.weights)
 
 
 @dataclass
@@ -59,6 +76,10 @@ class Process(Protocol):
 
     def kernel(self, step: Int64[Tensor, " batch"], noisy: Chunk, prediction: Prediction, stochastic: bool) -> Step:
         """Distribution of the next chunk; acting and scoring both ask here."""
+        ...
+
+    def guided(self, step: Int64[Tensor, " batch"], noisy: Chunk, predict: Predict, guide: Guide) -> Prediction:
+        """The field's prediction, changed so that `kernel` leads towards the guide."""
         ...
 
     def is_stochastic(self, step: int) -> bool:
