@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import mujoco
+import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 
@@ -89,6 +90,34 @@ class Task(ABC):
         del state
         return success
 
+    def tracked(self, state: BatchState) -> dict[str, Float[ndarray, "num_envs 7"]]:
+        """Poses of the scene's things, as a camera or a tracking system would measure them.
+
+        By default those of all bodies that move freely or are placed anew in each episode.
+
+        Returns:
+            Position [m] and quaternion wxyz in the world, by the body's name.
+        """
+        free, placed = _things(self.model)
+        poses = {name: state.qpos[:, first : first + 7].copy() for name, first in free.items()}
+        for name, index in placed.items():
+            poses[name] = np.concatenate([state.mocap_pos[:, index], state.mocap_quat[:, index]], axis=1)
+        return poses
+
+    def place(self, state: BatchState, poses: Mapping[str, Float[ndarray, "num_envs 7"]]) -> None:
+        """Put things where they were measured, so that `observe` sees them there: the inverse of `tracked`.
+
+        Whoever runs a policy on a real robot gives the task what is known of its world, and asks it what the policy
+        would see. Things that are not named stay where they are.
+        """
+        free, placed = _things(self.model)
+        for name, pose in poses.items():
+            if name in free:
+                state.qpos[:, free[name] : free[name] + 7] = pose
+            else:
+                index = placed[name]
+                state.mocap_pos[:, index], state.mocap_quat[:, index] = pose[:, :3], pose[:, 3:]
+
     def metrics(self, state: BatchState) -> dict[str, Float[ndarray, " num_envs"]]:
         """Further numbers about the present state, which `info` carries beside success; by default none."""
         del state
@@ -102,3 +131,17 @@ class Task(ABC):
             noise: Standard deviation of the action noise, as a share of the action range; 0 is the expert's best.
             seed: Seed of that noise.
         """
+
+
+def _things(model: mujoco.MjModel) -> tuple[dict[str, int], dict[str, int]]:
+    """Bodies that move freely and are not driven, with their place in `qpos`; and mocap bodies, with their index."""
+    joint_drives = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
+    driven = set(model.actuator_trnid[joint_drives, 0].tolist())
+    free, placed = {}, {}
+    for body in range(model.nbody):
+        name, joint, mocap = model.body(body).name, int(model.body_jntadr[body]), int(model.body_mocapid[body])
+        if joint >= 0 and model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE and joint not in driven:
+            free[name] = int(model.jnt_qposadr[joint])
+        if mocap >= 0:
+            placed[name] = mocap
+    return free, placed

@@ -1,9 +1,8 @@
-"""Scene of PegInsertion: a Panda that holds a square peg over a table with a movable socket."""
+"""Scene of PegInsertion: an arm that holds a square peg over a table with a movable socket."""
 
 import mujoco
 
-from alula.sims.robots.panda.panda import PANDA
-from alula.sims.robots.robot import add_arm
+from alula.sims.robots.robot import Robot, add_arm
 from alula.sims.scenery import add_camera, lit_scene
 
 PEG_HALF_WIDTH = 0.010
@@ -13,7 +12,7 @@ PEG_LENGTH = 0.06
 GRIPPER_LENGTH = 0.10
 """Distance from the flange to the peg's upper end [m]."""
 GRIPPER_MASS = 0.73
-"""Mass of the Franka hand [kg] (vendor's data sheet)."""
+"""Mass of the Franka hand [kg] (vendor's data sheet), which every arm holds here."""
 PEG_MASS = 0.1
 """[kg]"""
 HOLE_DEPTH = 0.025
@@ -26,10 +25,11 @@ FRICTION = 0.3
 """Sliding friction of steel on dry plastic, of the order of tribology tables."""
 
 
-def build_model(clearance: float) -> mujoco.MjModel:
+def build_model(robot: Robot, clearance: float) -> mujoco.MjModel:
     """Compile the scene.
 
     Args:
+        robot: The arm.
         clearance: Gap between peg and socket on every side [m].
     """
     spec = lit_scene(SUBSTEP, brightness=0.3)
@@ -38,7 +38,7 @@ def build_model(clearance: float) -> mujoco.MjModel:
     # The arm compensates gravity and holds the peg rigidly: nothing in this scene can fall.
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_GRAVITY
     _add_surroundings(spec)
-    flange = add_arm(spec, PANDA)
+    flange = add_arm(spec, robot)
     _add_tool(spec, flange)
     _add_socket(spec, clearance)
     return spec.compile()

@@ -1,4 +1,6 @@
-"""Insert a square peg, held by a Panda, into a socket whose pose is random and may be mis-measured."""
+"""Insert a square peg, held by an arm, into a socket whose pose is random and may be mis-measured."""
+
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -10,7 +12,7 @@ from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
 from alula.sims.engine import BatchState
 from alula.sims.robots.control import ArmControl, ToolMotion
 from alula.sims.robots.kinematics import yaw_of
-from alula.sims.robots.panda.panda import PANDA
+from alula.sims.robots.registry import find_robot
 from alula.sims.task import Task
 from alula.sims.tasks.peg_insertion.config import PegInsertionConfig
 from alula.sims.tasks.peg_insertion.expert import PegExpert
@@ -92,9 +94,10 @@ class PegInsertion(Task):
     def __init__(self, config: PegInsertionConfig) -> None:
         self.config = config
         self.randomization = config.randomization
-        self.model = build_model(config.clearance)
+        robot = find_robot(config.robot)
+        self.model = build_model(robot, config.clearance)
         self.max_episode_steps = config.max_episode_steps
-        self.arm = ArmControl(self.model, PANDA, ControlMode.END_EFFECTOR_POSE_DELTA, tool_site="tip", motion=MOTION)
+        self.arm = ArmControl(self.model, robot, ControlMode.END_EFFECTOR_POSE_DELTA, tool_site="tip", motion=MOTION)
         self.extras = self.arm.extras | {"socket_yaw": (1,), "offset": (3,)}
         self.action = SpaceSpec(
             (
@@ -113,7 +116,7 @@ class PegInsertion(Task):
         self.starts = self._solve_starts()
         self.start_poses = self.arm.chain.forward(self.starts)
 
-    def _solve_starts(self) -> Float64[ndarray, "starts 7"]:
+    def _solve_starts(self) -> Float64[ndarray, "starts joints"]:
         """Arm postures whose tips fill the start region, by inverse kinematics from the home posture."""
         rng, row = BatchRng.from_seeds(range(NUM_STARTS)), np.arange(NUM_STARTS)
         x = SOCKET_CENTER[0] + rng.uniform(row, -START_RANGE, START_RANGE, 1)
@@ -162,6 +165,18 @@ class PegInsertion(Task):
         environment[:, :3], environment[:, 3] = socket_pose(state, measured=True)
         environment[:, 4:7], environment[:, 7] = relative_pose(state, measured=True)
         return {"observation.state": own, "observation.environment_state": environment}
+
+    def tracked(self, state: BatchState) -> dict[str, Float[ndarray, "num_envs 7"]]:
+        """The socket where it is measured to be."""
+        position, yaw = socket_pose(state, measured=True)
+        return {"socket": np.concatenate([position, quaternion_from_yaw(yaw)], axis=1)}
+
+    def place(self, state: BatchState, poses: Mapping[str, Float[ndarray, "num_envs 7"]]) -> None:
+        """See `Task.place`; what is measured counts as true."""
+        super().place(state, poses)
+        w, x, y, z = state.mocap_quat[:, 0].T
+        state.extras["socket_yaw"][:, 0] = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        state.extras["offset"][:] = 0.0
 
     def success(self, state: BatchState) -> Bool[ndarray, " num_envs"]:
         """Deep enough, and inside the hole rather than beside the socket, in the true socket frame."""

@@ -1,8 +1,10 @@
 """Fly through a random sequence of gates, in order."""
 
+from collections.abc import Mapping
+
 import mujoco
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from numpy import ndarray
 
 from alula.core.geometry import quaternion_from_yaw
@@ -138,6 +140,13 @@ class Gates(QuadcopterTask):
         units = (*(*("m",) * 3, "1", "1") * 2, "1")
         resolution = (*(0.1, 0.1, 0.1, 0.0, 0.0) * 2, 0.0)
         return FieldSpec("observation.environment_state", (11,), "float32", units, names, resolution=resolution)
+
+    def place(self, state: BatchState, poses: Mapping[str, Float[ndarray, "num_envs 7"]]) -> None:
+        """See `Task.place`; gates stand upright."""
+        super().place(state, poses)
+        w, x, y, z = np.moveaxis(state.mocap_quat, -1, 0)
+        yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        state.extras["direction"][:] = np.stack([np.cos(yaw), np.sin(yaw)], axis=-1)
 
     def observe_environment(self, state: BatchState) -> Float64[ndarray, "num_envs field"]:
         """See `environment_field`."""
