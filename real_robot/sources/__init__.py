@@ -1,0 +1,1 @@
+"""Whoever says what a robot should do."""

@@ -1,0 +1,1 @@
+"""People who steer robots: by keyboard, by gamepad, or as a script says that they would."""
