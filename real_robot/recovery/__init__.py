@@ -1,0 +1,1 @@
+"""What to do when a skill has failed: verify and try again, and behaviours that put things right."""
