@@ -5,7 +5,7 @@ simulation. All times are `time.monotonic_ns()` of the host; no wall clock takes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -45,10 +45,14 @@ class Limits:
     jerk: tuple[float, ...]
     margin: float = 0.0
     """Distance that commands keep from `low` and `high`."""
+    following: tuple[float, ...] = ()
+    """How far the measured position may be from the commanded one before the run ends; infinite where something is
+    grasped or pressed. Empty: nowhere watched."""
 
     def __post_init__(self) -> None:
         """Check that they describe a motion."""
-        sizes = {len(getattr(self, name)) for name in ("low", "high", "velocity", "acceleration", "jerk")}
+        names = ("low", "high", "velocity", "acceleration", "jerk", *(["following"] if self.following else []))
+        sizes = {len(getattr(self, name)) for name in names}
         if len(sizes) != 1:
             raise SpecError(f"limits have {sorted(sizes)} elements; each needs one per element of the action")
         for index, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
@@ -56,9 +60,21 @@ class Limits:
                 raise SpecError(
                     f"limits of element {index} leave no room: {low} to {high} with a margin of {self.margin}"
                 )
-        for name in ("velocity", "acceleration", "jerk"):
+        for name in names[2:]:
             if not all(value > 0 for value in getattr(self, name)):
                 raise SpecError(f"limit of {name} is {getattr(self, name)}; each must be above 0")
+
+
+@dataclass(frozen=True)
+class Grip:
+    """The element of an action that is a gripper."""
+
+    element: int
+    """Its index."""
+    closed: float
+    """Its position with the fingers together, in the action's unit."""
+    opened: float
+    """Its position with the fingers as far apart as they go."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,10 @@ class DeviceSpec:
     """What `Device.stop` can do."""
     device_watchdog: float | None
     """Time after which the device stops by itself when nobody commands it [s]; None: it never does."""
+    after_fault: Stop = Stop.HOLD
+    """How a run ends in which the device complained or went silent, once it has braked."""
+    grip: Grip | None = None
+    """The gripper; None where there is none."""
 
     def __post_init__(self) -> None:
         """Check that action and limits belong together."""
@@ -88,10 +108,31 @@ class DeviceSpec:
                 f"action has shape {action.shape}, but there are limits for {len(self.limits.low)} elements"
             )
 
+    def slower(self, share: float) -> "DeviceSpec":
+        """The same with only a share of the limits of velocity, acceleration and jerk."""
+        limits = self.limits
+        velocity, acceleration, jerk = (
+            tuple(share * value for value in values) for values in (limits.velocity, limits.acceleration, limits.jerk)
+        )
+        return replace(self, limits=replace(limits, velocity=velocity, acceleration=acceleration, jerk=jerk))
+
     @property
     def period_ns(self) -> int:
         """Length of a control period [ns]."""
         return round(1e9 / self.rate)
+
+
+@runtime_checkable
+class Workspace(Protocol):
+    """Where a device may be, beyond the limits of each element: a box for the tool, distance to obstacles."""
+
+    def inside(self, positions: Float64[ndarray, "points action"]) -> Bool[ndarray, " points"]:
+        """Which of these positions are permitted."""
+        ...
+
+    def free(self, way: Float64[ndarray, "places action"]) -> bool:
+        """Whether the device may go from the first of these places, where it is, through the others to the last."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -122,7 +163,7 @@ class Intent:
     created_ns: int
     """When it was decided [ns]."""
     source: str
-    """"policy", "teleoperation", "replay", "hold"."""
+    """"policy", "teleoperation", "replay", "hold", "goto", "recovery"."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +180,8 @@ class Receipt:
 class Device(Protocol):
     """A robot, its emulator, or a simulation.
 
-    The order is `configure` → `activate` → (`read`, `write`)* → `stop` → `close`. `stop` is legal in every state.
+    The order is `configure` → `activate` → (`read`, `write`)* → `stop` → `close`. `stop` is legal in every state; after
+    it has held or braked, `activate` goes on from there.
     """
 
     spec: DeviceSpec

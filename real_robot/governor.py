@@ -1,37 +1,30 @@
 """The only place where commands are made: whatever is asked for, what comes out is safe.
 
-A command is the next position of every element. Its differences over one, two and three periods are its velocity,
-acceleration and jerk, and after every command there must be a way to come to rest within all limits. The governor
-keeps that way (`braking.py`). A wish that would leave no such way is not followed, but what comes nearest is, and the
-way itself is always possible. So no input, however wrong, can make it break a limit.
-
-Proof sketch: the braking curve starts half a period ahead of the last difference, so that its samples' differences are
-averages of its own velocity, acceleration and jerk, which keep their limits.
+The governor judges wishes and the device's answers, and decides whether to follow or to brake; how far it can follow
+within all limits is found by `motion.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from enum import StrEnum
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 from numpy import ndarray
 
 from alula.core.errors import DeviceError
-from alula.real_robot.braking import Braking
-from alula.real_robot.contract import DeviceSpec, Intent, State
+from alula.real_robot.contract import DeviceSpec, Intent, State, Workspace
+from alula.real_robot.motion import Motion
 
-BISECTIONS = 10
-"""Halvings of the way between what is wished and what is certainly possible."""
 BAD_ACTIONS = 3
 """Actions in a row that are no actions, after which it stops for good."""
 SILENT_PERIODS = 3
 """Control periods without a fresh action, after which it brakes."""
 STALE_S, FAULT_S = 0.02, 0.1
 """Age of the device's last answer from which nothing moves on [s], and from which the run is over."""
+LOST_S = 0.1
+"""How long the device may be farther from the commands than its limits of following say [s]."""
 AT_REST = 1e-3
 """Share of the velocity limit that counts as standing still."""
-ROUNDING = 1e-9
-"""Relative excess that floating-point numbers may bring about."""
 
 Elements = Float64[ndarray, " action"]
 
@@ -49,6 +42,10 @@ class Reason(StrEnum):
     """The device has been silent."""
     DEVICE_FAULT = "device_fault"
     """The device complains."""
+    NOT_FOLLOWING = "not_following"
+    """The device is not where it was sent: stuck, overloaded, or blown away."""
+    WORKSPACE = "workspace"
+    """It would not come to rest inside the workspace."""
     EMERGENCY_STOP = "emergency_stop"
     """Somebody, or the governor itself, has stopped the run."""
 
@@ -65,17 +62,24 @@ class SafeCommand:
     """
 
     position: Elements
+    velocity: Elements
+    """Of the command itself, over the last period; for devices that take it as feed-forward."""
+    acceleration: Elements
     requested: Elements | None
     """What was wished, for the record; None where nothing was, or no numbers of the right shape."""
     reasons: tuple[Reason, ...]
     """Why the two differ; empty where they do not."""
     time_ns: int
-    key: object = None
+    emergency: str | None = None
+    """Why somebody outside had stopped the run by then, for the record; None where nobody had."""
+    key: InitVar[object] = None
 
-    def __post_init__(self) -> None:
-        """Check who is asking."""
-        if self.key is not _KEY:
+    def __post_init__(self, key: object) -> None:
+        """Check who is asking, and let nobody write into it any more."""
+        if key is not _KEY:
             raise TypeError("only the governor makes a SafeCommand; give it an Intent")
+        for array in (self.position, self.velocity, self.acceleration):
+            array.setflags(write=False)
 
 
 class Governor:
@@ -83,19 +87,21 @@ class Governor:
 
     Args:
         spec: Of the device.
+        workspace: Where it may be, beyond the limits of its elements; None: anywhere.
     """
 
-    def __init__(self, spec: DeviceSpec) -> None:
-        self.spec = spec
-        limits = spec.limits
-        self._low = np.array(limits.low) + limits.margin
-        self._high = np.array(limits.high) - limits.margin
-        self._velocity, self._acceleration, self._jerk = (
-            np.array(getattr(limits, name)) for name in ("velocity", "acceleration", "jerk")
-        )
-        self._dt = 1.0 / spec.rate
-        self.stopped: str | None = "not started"
+    def __init__(self, spec: DeviceSpec, workspace: Workspace | None = None) -> None:
+        self.spec, self.workspace = spec, workspace
+        self._following = np.array(spec.limits.following or np.full(len(spec.limits.low), np.inf))
+        self.faulty = False
+        """Whether it was the device's fault that nothing is followed any more."""
+        self._stopped: str | None = "not started"
+        self._emergency: str | None = None
+
+    @property
+    def stopped(self) -> str | None:
         """Why nothing is followed any more; None while it runs."""
+        return self._stopped or self._emergency
 
     def start(self, state: State, now_ns: int) -> SafeCommand:
         """Begin where the device is; the first command equals the measured position.
@@ -104,27 +110,25 @@ class Governor:
             DeviceError: it moves, is silent, complains, or is outside its limits.
         """
         self._require_ready(state, now_ns)
-        self._position = np.array(state.position, dtype=np.float64)
-        self._speed, self._push, self._elapsed = (np.zeros_like(self._position) for _ in range(3))
-        """Velocity and acceleration of the last commands, and the time since each element went on its way to rest."""
-        self._way = self._rest_from(self._position)
-        self._wished, self._on = self._position, np.zeros(len(self._position), dtype=bool)
-        """The last wish, and the elements that were exactly there."""
+        self._motion = Motion(self.spec.limits, self.spec.rate, self.workspace, state.position)
         self._fresh_ns, self._sequence, self._heard_ns = now_ns, state.sequence, state.received_ns
-        self._bad = 0
-        self.stopped = None
+        self._bad, self._followed_ns = 0, now_ns
+        self._stopped, self._emergency, self.faulty = None, None, False
         return self._command(None, (), now_ns)
 
     def _require_ready(self, state: State, now_ns: int) -> None:
-        position, velocity = state.position, state.velocity
+        position, velocity, limits = state.position, state.velocity, self.spec.limits
+        low, high = np.array(limits.low) + limits.margin, np.array(limits.high) - limits.margin
         problems = []
         if not (state.valid.all() and np.isfinite(position).all() and np.isfinite(velocity).all()):
             problems.append("not every element has been measured")
-        elif (np.abs(velocity) > AT_REST * self._velocity).any():
+        elif (np.abs(velocity) > AT_REST * np.array(limits.velocity)).any():
             problems.append(f"it moves: {velocity.tolist()}")
-        elif ((position < self._low) | (position > self._high)).any():
-            bounds = f"{self._low.tolist()} to {self._high.tolist()}"
+        elif ((position < low) | (position > high)).any():
+            bounds = f"{low.tolist()} to {high.tolist()}"
             problems.append(f"it is at {position.tolist()}, outside {bounds}: move it inside by hand")
+        elif self.workspace is not None and not self.workspace.inside(position[None])[0]:
+            problems.append(f"it is at {position.tolist()}, outside its workspace: move it inside by hand")
         if now_ns - state.received_ns > FAULT_S * 1e9:
             problems.append(f"its last answer is {(now_ns - state.received_ns) / 1e6:.0f} ms old")
         problems += state.faults
@@ -134,11 +138,18 @@ class Governor:
     @property
     def speed(self) -> Elements:
         """Velocity of the last commands."""
-        return self._speed
+        return self._motion.speed
 
     def emergency_stop(self, why: str) -> None:
-        """From the next command on, brake; stays so until `start`."""
-        self.stopped = self.stopped or why
+        """From the next command on, brake; stays so until `start`. Anybody may say so, from any thread."""
+        self._emergency = self._emergency or why
+
+    def _end(self, why: str) -> None:
+        self._stopped = self._stopped or why
+
+    def _fault(self, why: str) -> None:
+        self.faulty = True
+        self._end(f"{self.spec.name} {why}")
 
     def __call__(self, intent: Intent | None, state: State, now_ns: int) -> SafeCommand:
         """The command for this period.
@@ -148,29 +159,41 @@ class Governor:
             state: The newest that is known.
             now_ns: Monotonic time [ns].
         """
+        emergency = self._emergency  # Asked once, as it may come at any moment.
+        if emergency is not None:
+            self._end(emergency)
         reasons = self._watch(state, now_ns)
         wish = self._wish(intent, now_ns, reasons)
-        if self.stopped is not None:
+        if self._stopped is not None:
             reasons.append(Reason.EMERGENCY_STOP)
         if wish is None or reasons:
-            self._brake()
-        elif self._follow(wish):
-            reasons.append(Reason.LIMITED)
-        return self._command(intent, tuple(reasons), now_ns)
+            self._motion.brake()
+        else:
+            exactly, hindered = self._motion.follow(wish)
+            reasons += [Reason.WORKSPACE] if hindered else [] if exactly else [Reason.LIMITED]
+        return self._command(intent, tuple(reasons), now_ns, emergency)
 
     def _watch(self, state: State, now_ns: int) -> list[Reason]:
         """What speaks against moving on, judged by the device's answers."""
         reasons = []
-        if state.sequence != self._sequence:
+        if state.sequence > self._sequence:
             self._sequence, self._heard_ns = state.sequence, state.received_ns
         silence = (now_ns - self._heard_ns) / 1e9
-        if silence > max(STALE_S, 2 * self._dt) or not state.valid.all():
+        if silence > max(STALE_S, 2 / self.spec.rate) or not state.valid.all():
             reasons.append(Reason.STALE_STATE)
         if silence > FAULT_S:
-            self.emergency_stop(f"{self.spec.name} has been silent for {1e3 * silence:.0f} ms")
+            self._fault(f"has been silent for {1e3 * silence:.0f} ms")
         if state.faults:
             reasons.append(Reason.DEVICE_FAULT)
-            self.emergency_stop(f"{self.spec.name} reports: {'; '.join(state.faults)}")
+            self._fault(f"reports: {'; '.join(state.faults)}")
+        error = np.abs(state.position - self._motion.position)
+        if (error <= self._following).all():
+            self._followed_ns = now_ns
+        elif now_ns - self._followed_ns > LOST_S * 1e9:
+            reasons.append(Reason.NOT_FOLLOWING)
+            self._fault(
+                f"does not follow: it is {error.tolist()} from where it was sent, {self._following.tolist()} allowed"
+            )
         return reasons
 
     def _wish(self, intent: Intent | None, now_ns: int, reasons: list[Reason]) -> Elements | None:
@@ -180,13 +203,11 @@ class Governor:
             if action is None or not np.isfinite(action).all():
                 self._bad += 1
                 if self._bad >= BAD_ACTIONS:
-                    self.emergency_stop(
-                        f"{self._bad} actions in a row from {intent.source} were not finite or misshaped"
-                    )
+                    self._end(f"{self._bad} actions in a row from {intent.source} were not finite or misshaped")
                 reasons.append(Reason.BAD_ACTION)
                 return None
             self._bad = 0
-            self._fresh_ns = max(self._fresh_ns, intent.created_ns)
+            self._fresh_ns = max(self._fresh_ns, min(intent.created_ns, now_ns))
         if now_ns - self._fresh_ns >= SILENT_PERIODS * self.spec.period_ns:
             reasons.append(Reason.NO_ACTION)
             return None
@@ -195,87 +216,14 @@ class Governor:
     def _numbers(self, intent: Intent) -> Elements | None:
         """The action in double precision; None where it is none."""
         action = np.asarray(intent.action)
-        if action.shape != self._position.shape or action.dtype.kind not in "fiu":
+        if action.shape != (len(self.spec.limits.low),) or action.dtype.kind not in "fiu":
             return None
         with np.errstate(over="ignore"):
             return action.astype(np.float64)
 
-    def _follow(self, wish: Elements) -> bool:
-        """Move as far towards the wish as is safe; whether that is less than all the way."""
-        exactly = self._safe(wish, self._rest_from(wish)) & (self._on | self._joins(wish))
-        self._wished, self._on = wish, exactly
-        certain = self._way.at(self._elapsed + self._dt)
-        # A wish that is out of reach is approached so that the way to rest does not lead past it.
-        target = np.clip(wish, self._low, self._high)
-        far = np.clip(target, *self._reach())
-        share, step = np.zeros_like(wish), 1.0
-        for _ in range(0 if exactly.all() else BISECTIONS):
-            trial = np.minimum(share + step, 1.0)
-            candidate = certain + trial * (far - certain)
-            share = np.where(self._safe(candidate, self._rest_from(candidate), target), trial, share)
-            step /= 2
-        position = np.where(exactly, wish, certain + share * (far - certain))
-        self._go(position, certain=~exactly & (share == 0.0))
-        return not exactly.all()
-
-    def _joins(self, wish: Elements) -> Bool[ndarray, " action"]:
-        """Elements that can go on with the wish once they are there, should it keep its present velocity.
-
-        Otherwise a standing wish would be met at speed, and overshot again and again.
-        """
-        dt = self._dt
-        velocity = (wish - self._position) / dt
-        push, needed = (velocity - self._speed) / dt, ((wish - self._wished) / dt - velocity) / dt
-        jolt = self._jerk * dt
-        return (np.abs(needed) <= np.minimum(self._acceleration, jolt)) & (np.abs(needed - push) <= jolt)
-
-    def _ahead(self, position: Elements) -> tuple[Elements, Elements]:
-        """Velocity and acceleration with which the way to rest begins if `position` comes next."""
-        velocity = (position - self._position) / self._dt
-        acceleration = (velocity - self._speed) / self._dt
-        return velocity + 0.5 * self._dt * acceleration, acceleration
-
-    def _rest_from(self, position: Elements) -> Braking:
-        return Braking.start(position, *self._ahead(position), self._acceleration, self._jerk)
-
-    def _reach(self) -> tuple[Elements, Elements]:
-        """Next positions that the limits of velocity, acceleration and jerk leave."""
-        dt = self._dt
-        least = np.maximum(self._push - self._jerk * dt, -self._acceleration)
-        most = np.minimum(self._push + self._jerk * dt, self._acceleration)
-        slow = np.maximum(self._speed + least * dt, -self._velocity)
-        fast = np.minimum(self._speed + most * dt, self._velocity)
-        return self._position + slow * dt, self._position + fast * dt
-
-    def _safe(self, position: Elements, way: Braking, target: Elements | None = None) -> Bool[ndarray, " action"]:
-        """Elements that may go to `position` next, and rest from there within limits (and not past `target`)."""
-        nearest, farthest = self._reach()
-        room = ROUNDING * (np.abs(position) + 1.0)
-        low, high = way.extremes()
-        safe = (position >= nearest - ROUNDING * (farthest - nearest)) & (
-            position <= farthest + ROUNDING * (farthest - nearest)
-        )
-        safe &= (low >= self._low) & (high <= self._high) & (way.top_speed() <= self._velocity)
-        if target is not None:
-            ahead = target >= self._position
-            safe &= np.where(ahead, high <= np.maximum(target, self._position) + room, low >= target - room)
-        return safe
-
-    def _go(self, position: Elements, certain: Bool[ndarray, " action"]) -> None:
-        """Make `position` the last command; elements that are on their `certain` way to rest stay on it."""
-        way = self._rest_from(position)
-        velocity = (position - self._position) / self._dt
-        self._push, self._speed = (velocity - self._speed) / self._dt, velocity
-        self._way = way.replaced(certain, self._way)
-        self._elapsed = np.where(certain, self._elapsed + self._dt, 0.0)
-        self._position = position
-
-    def _brake(self) -> None:
-        """Follow the certain way to rest."""
-        everything = np.ones(len(self._position), dtype=bool)
-        self._on = ~everything
-        self._go(self._way.at(self._elapsed + self._dt), everything)
-
-    def _command(self, intent: Intent | None, reasons: tuple[Reason, ...], now_ns: int) -> SafeCommand:
-        requested = None if intent is None else self._numbers(intent)
-        return SafeCommand(self._position.copy(), requested, reasons, now_ns, _KEY)
+    def _command(
+        self, intent: Intent | None, reasons: tuple[Reason, ...], now_ns: int, emergency: str | None = None
+    ) -> SafeCommand:
+        requested, motion = None if intent is None else self._numbers(intent), self._motion
+        arrays = motion.position.copy(), motion.speed.copy(), motion.push.copy(), requested
+        return SafeCommand(*arrays, reasons, now_ns, emergency, _KEY)

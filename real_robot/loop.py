@@ -8,11 +8,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy import ndarray
 
-from alula.real_robot.contract import Device, Intent, Receipt, State, Stop
+from alula.real_robot.contract import Device, Intent, Receipt, State, Stop, Workspace
 from alula.real_robot.governor import AT_REST, Governor, SafeCommand
 
 SPIN_NS = 300_000
 """The last part of a wait is spent awake: sleeping ends up to this much late."""
+OVER = "the run is over"
+"""What the governor says after a run that ended as planned."""
 BRAKING_S = 5.0
 """Longest time that coming to rest is waited for at the end."""
 
@@ -34,6 +36,8 @@ class Tick:
     intent: Intent | None
     command: SafeCommand
     receipt: Receipt
+    start: bool = False
+    """Whether the governor started here: the command is where the device was."""
 
 
 @dataclass
@@ -68,44 +72,70 @@ class ControlLoop:
         device: Configured; the loop activates it.
         source: Who says what to do.
         record: Told of every period.
+        workspace: Where the device may be, beyond the limits of its elements.
     """
 
-    def __init__(self, device: Device, source: Source, record: Callable[[Tick], None] = lambda tick: None) -> None:
+    def __init__(
+        self,
+        device: Device,
+        source: Source,
+        record: Callable[[Tick], None] = lambda tick: None,
+        workspace: Workspace | None = None,
+    ) -> None:
         self.device, self.source, self.record = device, source, record
-        self.governor = Governor(device.spec)
+        self.governor = Governor(device.spec, workspace)
         self.timing = Timing(device.spec.period_ns)
         self._begun = 0
+        self._finished = False
+
+    def finish(self) -> None:
+        """End the run after this period, as if its time were up; anybody may say so, from any thread."""
+        self._finished = True
 
     def run(self, seconds: float) -> None:
-        """Go on for so long, then brake; whatever happens, the device is left at rest and holding.
+        """Go on for so long, then brake; whatever happens, the device is left at rest.
+
+        It holds; where it was at fault, it ends as its specification says (`after_fault`).
 
         Raises:
             DeviceError: the device is not ready to start.
         """
         device, governor = self.device, self.governor
+        self._finished = False
         state = device.activate()
         try:
             due = time.monotonic_ns()
-            end = due + round(seconds * 1e9)
-            device.write(governor.start(state, due))
-            while due < end and governor.stopped is None:
+            self._send(state, None, governor.start(state, due), start=True)
+            self._follow(due, due + round(seconds * 1e9))
+        finally:
+            device.stop(device.spec.after_fault if governor.faulty else Stop.HOLD)
+
+    def _follow(self, due: int, end: int) -> None:
+        """Follow the source until then, and brake whatever happens."""
+        governor = self.governor
+        try:
+            while due < end and governor.stopped is None and not self._finished:
                 due = self._wait(due)
                 self._tick(self.source)
-            governor.emergency_stop("the run is over")
+            governor.emergency_stop(OVER)
             self._brake(due)
         except BaseException as error:
             governor.emergency_stop(type(error).__name__)
             self._brake(time.monotonic_ns())
             raise
-        finally:
-            device.stop(Stop.HOLD)
 
     def _tick(self, source: Source | None) -> None:
         state = self.device.read()
         now = time.monotonic_ns()
         intent = source.at(now, state) if source is not None else None
-        command = self.governor(intent, state, now)
-        self.record(Tick(state, intent, command, self.device.write(command)))
+        self._send(state, intent, self.governor(intent, state, now))
+
+    def _send(self, state: State, intent: Intent | None, command: SafeCommand, start: bool = False) -> None:
+        receipt = Receipt(0, False)
+        try:
+            receipt = self.device.write(command)
+        finally:
+            self.record(Tick(state, intent, command, receipt, start))
 
     def _brake(self, due: int) -> None:
         """Follow the governor to rest."""

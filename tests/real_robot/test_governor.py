@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float64
 from numpy import ndarray
@@ -129,6 +129,30 @@ def test_a_jump_is_reached_without_passing_it() -> None:
     assert np.argmax(position[:, 0] > 0.69) / RATE < 1.25
 
 
+def test_a_moving_wish_is_caught_up_with() -> None:
+    """Promise S13: a wish that begins with a jump is met at its own speed, not followed at a braking distance."""
+    rig = Rig(np.zeros(1))
+    for period in range(100):
+        wish = [0.2 + 0.5 * np.sin(period / RATE)]
+        command = rig.step(wish)
+    assert command.position.tolist() == wish
+    assert command.reasons == ()
+    rig.require_limits()
+
+
+@settings(max_examples=8)
+@given(st.floats(0.2, 3.0), st.floats(-0.5, 0.5), st.floats(0.02, 0.4))
+def test_a_smooth_wish_is_followed_within_50_ms(frequency: float, offset: float, size: float) -> None:
+    """Promise S13, wherever it begins and however fast it is within the limits."""
+    size = min(size, 0.7 * VELOCITY / frequency, 0.7 * ACCELERATION / frequency**2)
+    rig = Rig(np.zeros(1))
+    for period in range(150):
+        position = rig.step([offset + size * np.sin(frequency * period / RATE)]).position[0]
+        if period > 75:
+            lagging = offset + size * np.sin(frequency * (period / RATE - np.linspace(0.0, 0.05, 20)))
+            assert lagging.min() - 2e-3 <= position <= lagging.max() + 2e-3
+
+
 def test_the_first_command_is_where_the_device_is() -> None:
     start = np.array([0.123456789, -0.987])
     assert Rig(start).commands[0].position.tolist() == start.tolist()
@@ -174,6 +198,23 @@ def test_an_old_action_counts_as_none() -> None:
         now = rig.period * PERIOD_NS
         command = rig.governor(Intent(np.array([0.5]), 0, "policy"), rig.state(np.zeros(1)), now)
     assert Reason.NO_ACTION in command.reasons
+
+
+def test_an_action_from_the_future_is_no_fresher_than_one_from_now() -> None:
+    """A source with a wrong clock must not put the watchdog to sleep."""
+    rig = Rig(np.zeros(1))
+    rig.period += 1
+    now = rig.period * PERIOD_NS
+    rig.governor(Intent(np.array([0.5]), now + 3_600_000_000_000, "policy"), rig.state(np.zeros(1)), now)
+    reasons = [rig.step(None, silent=True).reasons for _ in range(3)]
+    assert Reason.NO_ACTION in reasons[-1]
+
+
+def test_a_state_that_goes_back_in_time_is_no_news() -> None:
+    rig = Rig(np.zeros(1))
+    rig.step([0.1])
+    old = [rig.step([0.1], state=rig.state(np.zeros(1), sequence=-period)).reasons for period in range(4)]
+    assert Reason.STALE_STATE in old[-1]
 
 
 def test_a_silent_device_halts_at_40_ms_and_ends_the_run_at_100_ms() -> None:
@@ -225,7 +266,9 @@ def test_nothing_starts_that_is_not_ready(changes: dict[str, object], message: s
 
 
 def test_only_the_governor_makes_commands() -> None:
+    """Promise S2."""
+    numbers = np.zeros(1), np.zeros(1), np.zeros(1)
     with pytest.raises(TypeError, match="only the governor"):
-        SafeCommand(np.zeros(1), None, (), 0)
+        SafeCommand(*numbers, None, (), 0)
     with pytest.raises(TypeError, match="only the governor"):
-        SafeCommand(np.zeros(1), None, (), 0, object())
+        SafeCommand(*numbers, None, (), 0, None, object())
