@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +12,7 @@ from alula.configs.schemas import ListConfig
 from alula.core.errors import AlulaError, ConfigError, unknown_name
 from alula.core.spaces import SpaceSpec
 from alula.datasets.formats.registry import FORMATS
+from alula.real_robot.devices.registry import DEVICES
 from alula.sims.registry import TASKS, make_task
 
 
@@ -62,6 +64,32 @@ def _choices(group: str) -> dict[str, list[str]]:
     return {name: [_summary(schema)] for name, schema in GROUPS[group].items()}
 
 
+def _devices() -> dict[str, list[str]]:
+    found = {}
+    for name, entry in DEVICES.items():
+        lines = [_summary(entry.config)]
+        if entry.emulator is not None:
+            lines.append(f"emulated by alula emulate device={name}")
+        if entry.extra is not None:
+            lines.append(f"needs pip install 'alula[{entry.extra}]'")
+        found[name] = lines
+    return found
+
+
+def _faults() -> dict[str, list[str]]:
+    """What each emulator can let go wrong."""
+    found = {}
+    for name, entry in DEVICES.items():
+        if entry.emulator is not None:
+            try:
+                module = import_module(f"alula.real_robot.emulators.{entry.emulator}")
+            except ImportError as error:
+                found[name] = [f"not available: the package {error.name} is missing"]
+            else:
+                found[name] = [f"{kind}: {what}" for kind, what in module.FAULTS.items()]
+    return found
+
+
 def _sizes(space: SpaceSpec) -> str:
     return ", ".join(f"{name} {field.size}" for name, field in space.items())
 
@@ -74,5 +102,7 @@ LISTS: dict[str, Callable[[], dict[str, list[str]]]] = {
     "tasks": _tasks,
     "policies": lambda: _choices("policy"),
     "algorithms": lambda: _choices("algorithm"),
+    "devices": _devices,
+    "faults": _faults,
     "formats": lambda: {name: [entry.summary] for name, entry in FORMATS.items()},
 }

@@ -18,6 +18,7 @@ from alula.configs.schemas import COMMANDS, POSITIONAL
 from alula.core.errors import ConfigError, unknown_name
 from alula.policies.config import DiffusionPolicyConfig
 from alula.policies.registry import POLICIES
+from alula.real_robot.devices.registry import DEVICES
 from alula.sims.registry import TASKS
 from alula.training.config import ALGORITHMS
 
@@ -25,6 +26,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
     "task": {name: entry.config for name, entry in TASKS.items()},
     "policy": dict(POLICIES),
     "algorithm": dict(ALGORITHMS),
+    "device": {name: entry.config for name, entry in DEVICES.items()},
 }
 """Settings that are chosen by name and then have settings of their own."""
 

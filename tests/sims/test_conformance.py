@@ -196,6 +196,19 @@ def test_branches_are_exact_copies(task: Task, corners: Corners, assert_identica
     branched.close()
 
 
+def test_things_that_are_put_where_they_were_measured_are_seen_there(task: Task) -> None:
+    """What a policy on a robot is told of its surroundings is what it would see in simulation."""
+    environments = TaskVectorEnv(task, 3)
+    environments.reset(seed=5)
+    state = environments.engine.state
+    seen, poses = task.observe(state), task.tracked(state)
+    task.place(state, {name: np.roll(pose, 1, axis=0) for name, pose in poses.items()})
+    task.place(state, poses)
+    for name, value in task.observe(state).items():
+        np.testing.assert_allclose(value, seen[name], atol=1e-5, err_msg=name)
+    environments.close()
+
+
 @pytest.mark.parametrize("mode", MODES[:2])
 def test_autoreset_is_gymnasium_s(task: Task, corners: Corners, mode: AutoresetMode, assert_identical: Same) -> None:
     """Gymnasium's own vectorisation of single environments returns the same, final observations included."""

@@ -1,0 +1,1 @@
+"""What `alula deploy`, `emulate`, `record` and `replay` have in common."""
