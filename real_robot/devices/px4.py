@@ -22,7 +22,7 @@ from alula.real_robot.devices.px4_session import MODEL, OFFBOARD_LOSS_S, PARAMET
 from alula.real_robot.devices.quadcopter import specification
 from alula.real_robot.governor import SafeCommand
 
-RATE = 50.0
+RATE = 100.0
 READY_S = 1.0
 """How long a vehicle may take to get over what speaks against flying [s]: our choice."""
 PROOF_S = 1.1
