@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lint types docs bench-foundation bench-experts bench-hover bench-peers interop clean
+.PHONY: help setup demo test test-all check lint types docs bench-foundation bench-experts bench-hover bench-recovery bench-peers interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +30,7 @@ setup: $(VENV)/.stamp ## install alula with its development tools into .venv
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,suites,rosbag,jpeg2k,arms]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,suites,rosbag,jpeg2k,arms,drones]'
 	touch $@
 
 demo: setup ## demonstrations, cloning, fine-tuning, evaluation and a report, in minutes
@@ -67,6 +67,9 @@ bench-experts: setup ## success of every task's expert; renews sims/experts.json
 bench-hover: setup ## hover learned from scratch in minutes, flown in three engines
 	$(BIN)/python benchmarks/hover/run.py
 
+bench-recovery: setup ## what retrying, recovering and tuned recovering are worth
+	$(BIN)/python benchmarks/recovery/run.py
+
 # Each in an environment of its own: their requirements conflict with ours and with each other's.
 bench-peers: setup ## install what `alula bench sims` and `datasets` compare with, in .peers/
 	for peer in envpool crazyflow gym_pybullet_drones diffusion_policy; do \
@@ -74,7 +77,7 @@ bench-peers: setup ## install what `alula bench sims` and `datasets` compare wit
 		.peers/$$peer/bin/python -m pip install --disable-pip-version-check -q -r benchmarks/peers/$$peer.txt; \
 	done
 
-interop: setup .peers/interop/.stamp ## LeRobot and robomimic, installed in .peers/ (8 GB), open our files, and we theirs
+interop: setup .peers/interop/.stamp .peers/crazyflie/.stamp ## LeRobot, robomimic and cflib, in .peers/ (8 GB), on ours
 	@$(BIN)/python -m pytest -q -m interop tests/interop
 
 # LeRobot 0.3 borrows what it needs from the environment of LeRobot 0.4 and robomimic.
@@ -86,6 +89,12 @@ interop: setup .peers/interop/.stamp ## LeRobot and robomimic, installed in .pee
 	.peers/interop/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 		$$(.peers/lerobot21/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/interop.pth
 	.peers/lerobot21/bin/python -m pip install --disable-pip-version-check -q --no-deps -r benchmarks/peers/lerobot21.txt
+	touch $@
+
+# cflib's licence (GPL) keeps it out of our own environment.
+.peers/crazyflie/.stamp: benchmarks/peers/crazyflie.txt
+	$(PYTHON) -m venv --clear .peers/crazyflie
+	.peers/crazyflie/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
 clean: ## remove everything that make and the tools made (not runs/)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from rich.table import Table
 
 from alula.commands.benches.datasets import bench_datasets
+from alula.commands.benches.hardware import bench_hardware
 from alula.commands.benches.rl import bench_rl
 from alula.commands.benches.sims import bench_sims
 from alula.commands.console import OUT, Result, print_results
@@ -17,6 +18,7 @@ AREAS: dict[str, Callable[[BenchConfig], list[Result]]] = {
     "sims": bench_sims,
     "rl": bench_rl,
     "datasets": bench_datasets,
+    "hardware": bench_hardware,
 }
 
 

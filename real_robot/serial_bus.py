@@ -9,6 +9,7 @@ import select
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import serial
 
@@ -51,6 +52,8 @@ class SerialBus:
                 f"the port {self.port} cannot be opened: {error}. It needs a serial adapter that is plugged in, "
                 "permission to use it (group dialout), and no other program that does"
             ) from None
+        with suppress(ValueError):  # not every adapter keeps answers back to send them together
+            self._serial.set_low_latency_mode(True)
         self.lost = None
         self._suspects.clear()
 
@@ -61,7 +64,7 @@ class SerialBus:
     def ping(self, servo: int, deadline_ns: int) -> Reply | None:
         """Ask whether a servo is there."""
         self._take()
-        return self._ask(self.codec.ping(servo), [servo], 0, deadline_ns).get(servo)
+        return self._ask(self.codec.ping(servo), [servo], self.codec.PING_SIZE, deadline_ns).get(servo)
 
     def read(self, servos: Sequence[int], address: int, size: int, deadline_ns: int) -> dict[int, Reply]:
         """A piece of the memory of those servos that answer in time.

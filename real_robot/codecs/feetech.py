@@ -17,6 +17,8 @@ EVERYBODY = 0xFE
 """Number that all servos listen to and none answers to."""
 OVERHEAD = 6
 """Bytes of a frame beside its parameters."""
+PING_SIZE = 0
+"""Bytes of data in the reply to a ping."""
 MODEL_STS3215 = 777
 COUNTS_PER_TURN = 4096
 
@@ -55,6 +57,8 @@ class Register(Enum):
     GOAL_POSITION = (42, 2, 15)
     TORQUE_LIMIT = (48, 2, None)
     """Share of the stall torque [0.1 %]."""
+    LOCK = (55, 1, None)
+    """0: what is written below 40 survives the power; 1: it does not."""
     POSITION = (56, 2, 15)
     VELOCITY = (58, 2, 15)
     """[count/s]."""
@@ -131,7 +135,7 @@ def parse(stream: bytes, size: int) -> tuple[list[Reply], bytes]:
         The replies, and the end of the stream that may be the start of another.
     """
     replies: list[Reply] = []
-    length, at = OVERHEAD + size, 0
+    length, at, used = OVERHEAD + size, 0, 0
     while (at := stream.find(HEADER, at)) >= 0:
         piece = stream[at : at + length]
         expected = piece[3:4] in (b"", bytes((size + 2,))) and piece[2:3] < bytes((EVERYBODY,))
@@ -139,7 +143,8 @@ def parse(stream: bytes, size: int) -> tuple[list[Reply], bytes]:
             return replies, piece
         if expected and piece[-1] == checksum(piece[2:-1]):
             replies.append(Reply(piece[2], piece[4], piece[5:-1]))
-            at += length
+            used = at = at + length
         else:
             at += 1
-    return replies, stream[-1:] if stream.endswith(HEADER[:1]) else b""
+    # The last byte may be half a header, unless it belongs to a reply.
+    return replies, stream[max(used, len(stream) - 1) :] if stream.endswith(HEADER[:1]) else b""

@@ -17,11 +17,46 @@ class Reply:
 
 
 @runtime_checkable
+class Register(Protocol):
+    """A number in a servo's memory."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def address(self) -> int:
+        """Of its first byte."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        ...
+
+    def encode(self, value: int) -> bytes:
+        """The register's bytes.
+
+        Raises:
+            ValueError: the value has no room in it.
+        """
+        ...
+
+    def decode(self, data: bytes) -> int:
+        """The value of the register's bytes."""
+        ...
+
+
+@runtime_checkable
 class ServoCodec(Protocol):
     """One language; a module of functions."""
 
+    PING_SIZE: int
+    """Bytes of data in the reply to a ping."""
+
     def ping(self, servo: int) -> bytes:
-        """Asks whether a servo is there; its reply has no data."""
+        """Asks whether a servo is there; its reply has `PING_SIZE` bytes of data."""
         ...
 
     def read(self, servo: int, address: int, size: int) -> bytes:

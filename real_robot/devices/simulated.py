@@ -8,7 +8,9 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from alula.core.errors import DeviceError
-from alula.real_robot.contract import DeviceSpec, Receipt, State, Stop
+from alula.core.spaces import ControlMode, FieldSpec, SpaceSpec
+from alula.real_robot.contract import DeviceSpec, Limits, Receipt, State, Stop
+from alula.real_robot.devices.config import SimulatedConfig
 from alula.real_robot.governor import SafeCommand
 
 
@@ -16,7 +18,8 @@ class Simulated:
     """Follows position commands like a first-order system.
 
     Args:
-        spec: What it claims to be; its observation is the measured position in the field `observation.state`.
+        spec: What it claims to be; its observation may have the fields `observation.state`, the measured position, and
+            `observation.velocity`.
         start: Position at first; default the middle of its range.
         lag: Time constant [s].
         clock: Monotonic time [ns].
@@ -53,7 +56,10 @@ class Simulated:
         self._position = self._target + (before - self._target) * np.exp(-elapsed / self.lag)
         self._velocity = (self._target - self._position) / self.lag
         self._sequence += 1
-        observation = {"observation.state": self._position.astype(np.float32)}
+        measured = {"observation.state": self._position, "observation.velocity": self._velocity}
+        observation = {
+            name: value.astype(np.float32) for name, value in measured.items() if name in self.spec.observation
+        }
         valid = np.ones(len(self._position), dtype=bool)
         return State(observation, self._position.copy(), self._velocity.copy(), valid, self._sequence, now)
 
@@ -74,3 +80,24 @@ class Simulated:
     def close(self) -> None:
         """Take no more commands."""
         self._active = False
+
+
+class SimulatedArm(Simulated):
+    """Joints that can turn half a round either way.
+
+    Args:
+        config: How many, and how often they are commanded.
+    """
+
+    def __init__(self, config: SimulatedConfig) -> None:
+        count, rate = config.joints, config.rate
+        joints = FieldSpec("observation.state", (count,), units=("rad",), rate=rate)
+        velocity = FieldSpec("observation.velocity", (count,), units=("rad/s",), rate=rate)
+        limits = Limits((-np.pi,) * count, (np.pi,) * count, (2.0,) * count, (10.0,) * count, (200.0,) * count)
+        mode = ControlMode.JOINT_POSITION_ABSOLUTE
+        action = FieldSpec(
+            "action", (count,), units=("rad",), low=limits.low, high=limits.high, control_mode=mode, rate=rate
+        )
+        stops = (Stop.HOLD, Stop.BRAKE, Stop.LIMP)
+        spaces = SpaceSpec((joints, velocity)), SpaceSpec((action,))
+        super().__init__(DeviceSpec("simulated", "simulated", *spaces, limits, rate, stops, None))

@@ -75,9 +75,44 @@ def test_a_sign_is_a_bit_in_front_of_the_magnitude(register: Register, value: in
 
 
 @given(REPLIES)
+@example((1, [Reply(34, 255, b"\xdc")]))  # whose checksum could begin a header
 def test_what_is_sent_is_received(case: tuple[int, list[Reply]]) -> None:
     size, replies = case
     assert feetech.parse(b"".join(map(encoded, replies)), size) == (replies, b"")
+
+
+class _Port:
+    """Takes the vendor's packets for a serial port."""
+
+    is_using = False
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def clearPort(self) -> None:  # noqa: N802 - the vendor's name
+        """Nothing to clear."""
+
+    def writePort(self, packet: list[int]) -> int:  # noqa: N802 - the vendor's name
+        """Keep it."""
+        self.written = bytes(packet)
+        return len(packet)
+
+    def setPacketTimeout(self, _: int) -> None:  # noqa: N802 - the vendor's name
+        """Nothing to wait for."""
+
+
+@given(st.dictionaries(SERVO, st.binary(min_size=2, max_size=2), min_size=1, max_size=8))
+def test_our_bytes_are_the_vendors(data: dict[int, bytes]) -> None:
+    sdk = pytest.importorskip("scservo_sdk", reason="needs pip install feetech-servo-sdk")
+    port, packets = _Port(), sdk.PacketHandler(0)
+    write, read = sdk.GroupSyncWrite(port, packets, 42, 2), sdk.GroupSyncRead(port, packets, 56, 6)
+    for servo, piece in data.items():
+        write.addParam(servo, list(piece))
+        read.addParam(servo)
+    write.txPacket()
+    assert port.written == feetech.sync_write(42, data)
+    read.txPacket()
+    assert port.written == feetech.sync_read(data, 56, 6)
 
 
 @given(REPLIES, st.lists(st.integers(1, 7), max_size=60))
