@@ -104,7 +104,9 @@ class _Driving:
         )
         self.twin.restart()
         period = self.twin.spec.period_ns
-        self.source = PolicySource(self.planner, execution, about.rate, period, self._observe, self.twin.wish)
+        self.source = PolicySource(
+            self.planner, execution, about.rate, period, self._observe, self.twin.wish, self.config.blend
+        )
         return self.source
 
     def _observe(self, state: State) -> dict[str, np.ndarray] | None:

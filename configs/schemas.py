@@ -330,6 +330,9 @@ class DeployConfig:
     """asynchronous: share of a plan that is left when the next one is asked for."""
     ensemble: bool = False
     """asynchronous: average all plans that say something about a step."""
+    blend: float = 0.0
+    """Share of a control step that the way from one wish to the next takes; 0: a jump as in simulation, which the
+    governor shapes; 1: the smoothest, and latest."""
     deadline: float = 1.0
     """Time after which a plan is of no use [s]."""
     policy_seed: int = 0
@@ -343,6 +346,8 @@ class DeployConfig:
             raise ConfigError(unknown_name("mode", self.mode, modes))
         _require(1, episodes=self.episodes)
         _require(0, first_seed=self.first_seed, policy_seed=self.policy_seed)
+        if not 0 <= self.blend <= 1:
+            raise ConfigError(f"blend is {self.blend}; allowed is a share from 0 to 1")
         for name in ("seconds", "deadline"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e5:

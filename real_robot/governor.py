@@ -23,6 +23,8 @@ STALE_S, FAULT_S = 0.02, 0.1
 """Age of the device's last answer from which nothing moves on [s], and from which the run is over."""
 LOST_S = 0.1
 """How long the device may be farther from the commands than its limits of following say [s]."""
+ONE_COUNT = 5e-4
+"""Share of a range by which a start may be beyond its end: about a count of a servo, and no motion (our choice)."""
 AT_REST = 1e-3
 """Share of the velocity limit that counts as standing still."""
 
@@ -110,7 +112,10 @@ class Governor:
             DeviceError: it moves, is silent, complains, or is outside its limits.
         """
         self._require_ready(state, now_ns)
-        self._motion = Motion(self.spec.limits, self.spec.rate, self.workspace, state.position)
+        limits = self.spec.limits
+        # Where it rests at a limit, rounding may show it on the other side.
+        begin = np.clip(state.position, np.array(limits.low) + limits.margin, np.array(limits.high) - limits.margin)
+        self._motion = Motion(limits, self.spec.rate, self.workspace, begin)
         self._fresh_ns, self._sequence, self._heard_ns = now_ns, state.sequence, state.received_ns
         self._bad, self._followed_ns = 0, now_ns
         self._stopped, self._emergency, self.faulty = None, None, False
@@ -124,7 +129,7 @@ class Governor:
             problems.append("not every element has been measured")
         elif (np.abs(velocity) > AT_REST * np.array(limits.velocity)).any():
             problems.append(f"it moves: {velocity.tolist()}")
-        elif ((position < low) | (position > high)).any():
+        elif ((position < low - ONE_COUNT * (high - low)) | (position > high + ONE_COUNT * (high - low))).any():
             bounds = f"{low.tolist()} to {high.tolist()}"
             problems.append(f"it is at {position.tolist()}, outside {bounds}: move it inside by hand")
         elif self.workspace is not None and not self.workspace.inside(position[None])[0]:

@@ -23,8 +23,8 @@ SERVOS = (1, 2, 3, 4, 5, 6)
 LOW = (-1.91986, -1.74533, -1.69, -1.65806, -2.74385, -0.17453)
 HIGH = (1.91986, 1.74533, 1.69, 1.65806, 2.84121, 1.74533)
 """Of the joints [rad] (URDF)."""
-VELOCITY, ACCELERATION, JERK = 2.0, 8.0, 100.0
-"""Limits of motion [rad/s, rad/s^2, rad/s^3]: our choice, less than half of the servo's 4.7 rad/s without load."""
+VELOCITY, ACCELERATION, JERK = 3.0, 20.0, 1000.0
+"""Limits of motion [rad/s, rad/s^2, rad/s^3]: our choice; the servo does 4.7 rad/s without load."""
 MARGIN = 0.02
 """Kept from the ends of the joints [rad]: our choice."""
 FOLLOWING = (0.3, 0.3, 0.3, 0.3, 0.3, np.inf)

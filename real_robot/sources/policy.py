@@ -1,7 +1,8 @@
 """A policy as a source of wishes: plans are executed step by step on a fixed grid of the monotonic clock.
 
-A wish is where the device should be at the end of a control step. The way from one wish to the next is straight, so
-that a device that is commanded more often than the policy decides moves on without stairs. Where no action is planned
+A wish is where the device should be at the end of a control step. The way from one wish to the next may be straight, so
+that a device that is commanded more often than the policy decides moves on without stairs; or a jump, as in simulation,
+which the governor shapes. Where no action is planned
 for a step there is no wish, and the governor brakes.
 """
 
@@ -83,13 +84,22 @@ class PolicySource:
         device_period_ns: Of the device: a command is where it should be at the end of its period [ns].
         observe: Called once at the beginning of every control step.
         wish: Called once for every action that is executed.
+        blend: Share of a control step that the straight way to its wish takes, 0 for a jump.
     """
 
     def __init__(
-        self, planner: Planner, execution: Execution, rate: float, device_period_ns: int, observe: Observe, wish: Wish
+        self,
+        planner: Planner,
+        execution: Execution,
+        rate: float,
+        device_period_ns: int,
+        observe: Observe,
+        wish: Wish,
+        blend: float = 1.0,
     ) -> None:
         self.planner, self.period_ns, self.device_period_ns = planner, round(1e9 / rate), device_period_ns
         self._observe, self._wish = observe, wish
+        self._blend_ns = max(1, round(blend * self.period_ns))
         self._buffer = ChunkBuffer(execution)
         self.records: list[PolicyStep] = []
         """One for every control step, the present one included; whoever keeps them elsewhere may empty it."""
@@ -164,4 +174,4 @@ class PolicySource:
         if not np.isfinite(start).all():
             start = state.position
         present.wish, present.created_ns = self._wish(present.action, state), now_ns
-        self._way = _Way(start, present.wish, since, self.period_ns)
+        self._way = _Way(start, present.wish, since, self._blend_ns)
