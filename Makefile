@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lint types docs bench-foundation bench-experts bench-hover bench-recovery bench-peers interop clean
+.PHONY: help setup demo test test-all check lint types docs bench-foundation bench-experts bench-hover bench-recovery bench-deployment bench-peers interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -66,6 +66,9 @@ bench-experts: setup ## success of every task's expert; renews sims/experts.json
 
 bench-hover: setup ## hover learned from scratch in minutes, flown in three engines
 	$(BIN)/python benchmarks/hover/run.py
+
+bench-deployment: setup ## policies on emulated robots against plain simulation; half an hour, in real time
+	$(BIN)/python benchmarks/deployment/run.py
 
 bench-recovery: setup ## what retrying, recovering and tuned recovering are worth
 	$(BIN)/python benchmarks/recovery/run.py

@@ -65,6 +65,7 @@ def run(config: DeployConfig, as_json: bool) -> None:
         if config.dry_run:
             device = DryRun(device)
         twin = make_twin(task, device.spec)
+        workspace = None if config.box is None else twin.workspace(config.box)
         stack.callback(device.close)
         device.configure()
         path = _record_path(config, name, task_name(task_config))
@@ -73,7 +74,7 @@ def run(config: DeployConfig, as_json: bool) -> None:
             "checkpoint": config.checkpoint or config.server,
             "mode": config.mode,
         }
-        recorder = RunRecorder(path, device.spec, task.observation, task.action, about)
+        recorder = RunRecorder(path, device.spec, task.observation, task.action, about, workspace=workspace)
         driving = _Driving(planner, twin, tracker, config)
         session = Session(device, twin, driving.start, scene, _seconds(config, task), recorder.workspace, recorder)
         results = _episodes(config, session, driving, recorder)

@@ -318,6 +318,8 @@ class DeployConfig:
     """Time limit of an episode [s]; default the task's."""
     start: list[float] | None = None
     """Real robot: where an episode begins, in the device's coordinates; default wherever it is."""
+    box: list[float] | None = None
+    """Arms: box that the tool never leaves, as x, y, z of its lowest and of its highest corner [m]."""
     tracker: str = "127.0.0.1:0"
     """Where the poses of things arrive, as host:port; see docs/hardware."""
     poses: str | None = None

@@ -191,7 +191,7 @@ class Governor:
         if state.faults:
             reasons.append(Reason.DEVICE_FAULT)
             self._fault(f"reports: {'; '.join(state.faults)}")
-        error = np.abs(state.position - self._motion.position)
+        error = np.where(state.valid, np.abs(state.position - self._motion.position), 0.0)
         if (error <= self._following).all():
             self._followed_ns = now_ns
         elif now_ns - self._followed_ns > LOST_S * 1e9:

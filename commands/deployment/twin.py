@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from numpy import ndarray
 
-from alula.core.errors import DeviceError
-from alula.real_robot.contract import DeviceSpec, State
+from alula.core.errors import ConfigError, DeviceError
+from alula.real_robot.contract import DeviceSpec, State, Workspace
+from alula.real_robot.workspace import ArmWorkspace
 from alula.sims.robots.control import ArmControl
 from alula.sims.task import Task
 from alula.sims.tasks.quadcopter.base import QuadcopterTask
@@ -73,6 +74,17 @@ class Twin(ABC):
         grip = self.spec.grip
         return position if grip is None else np.insert(position, grip.element, grip.opened)
 
+    def workspace(self, box: list[float]) -> Workspace:
+        """Where the device may be so that its tool stays in a box.
+
+        Args:
+            box: x, y, z of its lowest, then of its highest corner [m].
+
+        Raises:
+            ConfigError: the device has no tool, or the box is none.
+        """
+        raise ConfigError(f"box is for arms; {self.spec.name} keeps inside its own fence: set device.fence and ceiling")
+
     @abstractmethod
     def measure(self, state: State) -> None:
         """Write what the device measured into the scene."""
@@ -94,6 +106,17 @@ class ArmTwin(Twin):
         arms: list[ArmControl] = getattr(task, "arms", None) or [task.arm]  # type: ignore[attr-defined]
         self.arm = arms[0]
         self._joints = [index for index in range(len(spec.limits.low)) if not spec.grip or index != spec.grip.element]
+
+    def workspace(self, box: list[float]) -> Workspace:
+        """See `Twin.workspace`."""
+        if len(box) != 6:
+            raise ConfigError(
+                f"box has {len(box)} numbers; it needs x, y, z of its lowest and of its highest corner [m]"
+            )
+        (x, y, z, top_x, top_y, top_z), names = box, iter(self.arm.robot.joint_names(self.arm.prefix))
+        joints = [[next(names)] if element in self._joints else [] for element in range(len(self.spec.limits.low))]
+        corners = (x, y, z), (top_x, top_y, top_z)
+        return ArmWorkspace(self.task.model, joints, self.arm.tool_site, corners)
 
     def measure(self, state: State) -> None:
         """Joints, gripper, and forces at the tool where they are measured."""

@@ -94,7 +94,8 @@ class ArmControl:
     ) -> None:
         self.robot, self.mode, self.prefix, self.motion = robot, mode, prefix, motion
         names, count = robot.joint_names(prefix), len(robot.links)
-        self.chain = SerialChain(model, names, prefix + tool_site)
+        self.tool_site = prefix + tool_site
+        self.chain = SerialChain(model, names, self.tool_site)
         joint, servo = model.joint(names[0]), model.actuator(f"{prefix}servo1")
         self.qpos = slice(int(joint.qposadr[0]), int(joint.qposadr[0]) + count)
         self.qvel = slice(int(joint.dofadr[0]), int(joint.dofadr[0]) + count)

@@ -21,6 +21,7 @@ from alula.core.spaces import FieldSpec, SpaceSpec
 from alula.datasets.formats.registry import FORMATS
 from alula.datasets.store import EpisodeStore
 from alula.policies.registry import POLICIES
+from alula.real_robot.devices.registry import DEVICES
 from alula.sims.registry import TASKS
 from alula.training import evaluation
 from alula.training.checkpoint import weights_hash
@@ -373,7 +374,8 @@ def test_list_names_everything_that_can_be_chosen(alula: Any) -> None:
     """Each task, policy and algorithm by the name that the command line takes, with its Gymnasium id."""
     outcome = alula("list", "--json")
     counts = {result["name"]: result["value"] for result in outcome.report["results"]}
-    groups = {"tasks": TASKS, "policies": POLICIES, "algorithms": ALGORITHMS, "formats": FORMATS}
+    groups = {"tasks": TASKS, "policies": POLICIES, "algorithms": ALGORITHMS, "formats": FORMATS, "devices": DEVICES}
+    groups["faults"] = {name: entry for name, entry in DEVICES.items() if entry.emulator is not None}
     assert counts == {name: len(group) for name, group in groups.items()}
     names = {"peg_insertion", "adroit_door", "diffusion", "gaussian", "residual_ppo", "dppo", "gaussian_ppo"}
     assert names <= set(outcome.out.split())

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from alula.commands.deployment.twin import make_twin
-from alula.core.errors import DeviceError
+from alula.core.errors import ConfigError, DeviceError
 from alula.real_robot.contract import DeviceSpec, Grip, State, Stop
 from alula.real_robot.devices.config import CrazyflieConfig, SimulatedConfig
 from alula.real_robot.devices.registry import make_device
@@ -128,3 +128,19 @@ def test_what_no_device_could_do_is_refused(name: str, settings: dict[str, Any],
     spec = replace(make_device(SimulatedConfig()).spec, stops=(Stop.HOLD,))
     with pytest.raises(DeviceError, match=message):
         make_twin(task, spec)
+
+
+def test_an_arms_tool_can_be_kept_in_a_box() -> None:
+    task = make_task(TASKS["lift"].config(robot="so101"))
+    spec = arm_spec(5, True)
+    home = np.append(task.arms[0].home, 0.0)
+    tool = task.arms[0].chain.forward(task.arms[0].home[None]).position[0]
+    around = make_twin(task, spec).workspace([*(tool - 0.05), *(tool + 0.05)])
+    beside = make_twin(task, spec).workspace([*(tool + 0.05), *(tool + 0.15)])
+    assert around.inside(home[None]).all()
+    assert not beside.inside(home[None]).any()
+    with pytest.raises(ConfigError, match="has 3 numbers"):
+        make_twin(task, spec).workspace([0.0, 0.0, 0.0])
+    hover = make_task(TASKS["hover"].config(action_mode="velocity"))
+    with pytest.raises(ConfigError, match=r"device\.fence"):
+        make_twin(hover, spec).workspace([0.0] * 6)

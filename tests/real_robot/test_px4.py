@@ -511,7 +511,7 @@ def test_a_flight(common_vehicle: Emulation, connect: Connect) -> None:
     with pytest.raises(TypeError, match="SafeCommand"):
         device.write(np.zeros(4))  # type: ignore[arg-type]
     state = patiently(device.activate)
-    np.testing.assert_allclose(state.position, flown[-1], atol=0.3)
+    np.testing.assert_allclose(state.position[:3], flown[-1, :3], atol=0.3)  # turns are forgotten
     device.stop(Stop.LAND)
     device.stop(Stop.HOLD)  # a landing goes on
     assert modes(emulation)[-1] == "Land"
