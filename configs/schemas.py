@@ -397,8 +397,9 @@ class RecordConfig:
     cameras: list[str] = field(default_factory=list)
     """Cameras to record, as NAME:KIND or NAME:KIND:SOURCE, like `[front:opencv:/dev/video0]`."""
     width: int = 640
+    """Of the cameras' pictures [pixel]."""
     height: int = 480
-    """Size of their pictures."""
+    """Of the cameras' pictures [pixel]."""
     max_age: float = 0.2
     """Age of a picture [s] above which its step is left out."""
     instruction: str = ""
