@@ -21,7 +21,13 @@ from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.governor import Governor
 from alula.real_robot.loop import ControlLoop, Tick
 
-EMULATED = [name for name, entry in DEVICES.items() if entry.emulator is not None]
+QUICK = ("so101", "ur5e", "crazyflie")
+"""One of each kind; the others take as long again."""
+EMULATED = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name, entry in DEVICES.items()
+    if entry.emulator is not None
+]
 WAY = 0.1
 """How far the device is sent [rad, m]."""
 NEAR = 0.03

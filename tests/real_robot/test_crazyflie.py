@@ -21,6 +21,8 @@ from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.governor import Governor
 from alula.real_robot.loop import ControlLoop, Tick
 
+pytestmark = pytest.mark.slow  # flights take their time
+
 CONFIG = CrazyflieConfig()
 TARGET = np.array([0.3, 0.1, 0.7, 0.4])
 BUSY = ("silent", "link is slow", "link is lost", "sends no state")

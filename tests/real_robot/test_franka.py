@@ -24,6 +24,8 @@ from alula.real_robot.emulators import franka as emulator_module
 from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.loop import ControlLoop, Tick
 
+pytestmark = pytest.mark.slow  # every test connects anew, in real time
+
 SPEC = specification(FrankaConfig())
 LIMITS = {"rate": RATE} | {
     name: getattr(SPEC.limits, name) for name in ("low", "high", "velocity", "acceleration", "jerk")

@@ -20,9 +20,12 @@ from alula.real_robot.devices.ur_link import PORTS
 from alula.real_robot.emulators import ur
 from alula.real_robot.emulators.emulation import Emulation
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("rtde_control") is None, reason="needs pip install ur_rtde: a client to compare with"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("rtde_control") is None, reason="needs pip install ur_rtde: a client to compare with"
+    ),
+]
 HOST = f"127.55.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}"
 """ur_rtde knows only the real ports: a loopback address of this process's own keeps them free."""
 WAY = np.array([0.3, -0.2, 0.1, 0.1, 0.1, 0.2])
