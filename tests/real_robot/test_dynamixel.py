@@ -192,6 +192,7 @@ def test_our_stuffing_is_the_vendors(content: bytes) -> None:
     assert frame(1, 0x83, content)[:-2] == stuffed[: 7 + int.from_bytes(stuffed[5:7], "little") - 2]
 
 
+@pytest.mark.slow
 def test_the_vendors_driver_talks_to_the_emulator(start_arm: Start) -> None:
     sdk = pytest.importorskip("dynamixel_sdk", reason="needs pip install dynamixel-sdk")
     port, packets = sdk.PortHandler(start_arm("viperx").config.address), sdk.PacketHandler(2.0)

@@ -150,6 +150,7 @@ def test_a_record_that_is_being_written_is_not_read() -> None:
         assert ring.read(4) is None
 
 
+@pytest.mark.slow
 def test_readers_outlive_a_killed_writer_and_a_new_one_goes_on() -> None:
     with made(IMAGE) as ring:
         last = 0
