@@ -49,6 +49,8 @@ class Timing:
     """Of every period: from when it was due to when it began."""
     overruns: int = 0
     """Periods that were left out because an earlier one took too long; none is ever made up for."""
+    bursts: int = 0
+    """Periods that began less than half a period after the one before: attempts to catch up."""
 
     @property
     def lateness_p99_ms(self) -> float:
@@ -158,6 +160,8 @@ class ControlLoop:
             time.sleep((ahead - SPIN_NS) / 1e9)
         while time.monotonic_ns() < due:
             pass
-        self._begun = time.monotonic_ns()
-        self.timing.lateness_ns.append(self._begun - due)
+        begun = time.monotonic_ns()
+        self.timing.bursts += begun - self._begun < period // 2
+        self._begun = begun
+        self.timing.lateness_ns.append(begun - due)
         return due
