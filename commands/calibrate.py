@@ -11,7 +11,7 @@ from rich.table import Table
 
 from alula.commands.console import ERR, OUT, Result, print_results
 from alula.commands.inputs import required
-from alula.configs.schemas import CalibrateConfig
+from alula.configs.robots import CalibrateConfig
 from alula.core.errors import ConfigError, DeviceError
 from alula.real_robot.devices.calibrating import Calibrator, Ranges
 from alula.real_robot.devices.calibration import COUNTS_PER_TURN, Calibration

@@ -14,14 +14,14 @@ import numpy as np
 from rich.table import Table
 
 from alula.commands.console import ERR, OUT, Result, print_results
-from alula.commands.deployment.emulating import start_emulation
+from alula.commands.deployment.emulating import scene_of, start_emulation
 from alula.commands.deployment.preflight import Check, compare, fit_task, require, require_robot
 from alula.commands.deployment.recording import RunRecorder
 from alula.commands.deployment.scenes import AttendedScene, EmulatedScene, Scene
 from alula.commands.deployment.session import EpisodeResult, Session
 from alula.commands.deployment.twin import Twin, make_twin
 from alula.commands.inference import BUILD
-from alula.configs.schemas import DeployConfig
+from alula.configs.robots import DeployConfig
 from alula.core.errors import ConfigError
 from alula.core.real_time import Execution, Mode
 from alula.core.spaces import SpaceSpec
@@ -54,7 +54,7 @@ def run(config: DeployConfig, as_json: bool) -> None:
         device_config = config.device
         if config.emulate:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alula-")))
-            around = {**_scene(task_config), "tracker": tracker.address, "view": config.view}
+            around = {**scene_of(task_config), "tracker": tracker.address, "view": config.view}
             emulation, device_config = start_emulation(config.device, folder, around)
             stack.callback(emulation.end)
             scene = EmulatedScene(emulation, approach=not config.dry_run)
@@ -165,12 +165,6 @@ def _tracker(config: DeployConfig, task: Task) -> Iterator[Tracker]:
         tracker.close()
 
 
-def _scene(task_config: Any) -> dict[str, Any]:
-    described = describe_task(task_config)
-    settings = {name: value for name, value in described["config"].items() if name != "randomization"}
-    return {"task": described["name"], "settings": settings}
-
-
 def _seconds(config: DeployConfig, task: Task) -> float:
     return config.seconds or task.max_episode_steps / task.control_rate
 
@@ -199,6 +193,7 @@ def _episodes(config: DeployConfig, session: Session, driving: _Driving, recorde
     try:
         for seed in range(config.first_seed, config.first_seed + config.episodes):
             recorder.begin({"seed": seed})
+            driving.source = None
             result = session.episode(seed)
             _keep_steps(driving, recorder)
             recorder.end(result.success, {"stopped": result.stopped})

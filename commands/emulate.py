@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from alula.commands.console import ERR, OUT, Result, print_results
-from alula.commands.deployment.emulating import start_emulation
-from alula.configs.schemas import EmulateConfig
+from alula.commands.deployment.emulating import scene_of, start_emulation
+from alula.configs.robots import EmulateConfig
 from alula.core.errors import ConfigError
 from alula.real_robot.devices.config import DeviceConfig
 from alula.real_robot.devices.registry import DEVICES, find_entry
-from alula.training.pipeline import describe_task
 
 FIELDS = {"target": int, "start": int, "duration": float, "probability": float, "value": float}
 """Of a fault on the command line, behind its kind and in this order."""
@@ -48,12 +47,8 @@ def run(config: EmulateConfig, as_json: bool) -> None:
 
 
 def _scene(config: EmulateConfig) -> dict[str, Any]:
-    scene: dict[str, Any] = {"tracker": config.tracker, "view": config.view}
-    if config.task is not None:
-        described = describe_task(config.task)
-        settings = {key: value for key, value in described["config"].items() if key != "randomization"}
-        scene |= {"task": described["name"], "settings": settings}
-    return scene
+    around = {} if config.task is None else scene_of(config.task)
+    return {**around, "tracker": config.tracker, "view": config.view}
 
 
 def _words(given: DeviceConfig, found: DeviceConfig) -> str:

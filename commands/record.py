@@ -11,7 +11,7 @@ from alula.commands.console import OUT, Result, print_results
 from alula.commands.deployment.connection import connected
 from alula.commands.deployment.recording import RunRecorder
 from alula.commands.inputs import required
-from alula.configs.schemas import RecordConfig
+from alula.configs.robots import RecordConfig
 from alula.core.errors import ConfigError, DeviceError, unknown_name
 from alula.core.spaces import SpaceSpec
 from alula.real_robot.cameras.process import CameraProcess

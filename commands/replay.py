@@ -7,7 +7,7 @@ from alula.commands.deployment.connection import connected
 from alula.commands.deployment.recording import RunRecorder
 from alula.commands.deployment.replaying import reproduce, require_replayable, run_of
 from alula.commands.inputs import required
-from alula.configs.schemas import ReplayConfig
+from alula.configs.robots import ReplayConfig
 from alula.core.errors import DatasetError, DeviceError
 from alula.core.transitions import Episode
 from alula.datasets.store import EpisodeStore

@@ -6,7 +6,7 @@ import threading
 from alula.commands.console import ERR, OUT
 from alula.commands.inference import load_thinkers
 from alula.commands.inputs import required
-from alula.configs.schemas import ServeConfig
+from alula.configs.robots import ServeConfig
 from alula.real_robot.planning.server import PolicyServer
 
 

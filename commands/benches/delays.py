@@ -90,9 +90,8 @@ class Motion:
     """Share of an episode, after the first motion, in which all joints stand still."""
 
 
-def bench_delays(repeats: int) -> list[Result]:
+def bench_delays() -> list[Result]:
     """Success, jerk and pauses of each mode, on the same episodes."""
-    del repeats
     task = Reach(ReachConfig(robot=ROBOT))
     ERR.print("cloning a policy for the delays")
     policy = _cloned(task)

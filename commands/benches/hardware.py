@@ -52,7 +52,7 @@ def bench_hardware(config: BenchConfig) -> list[Result]:
     violations = sum(result.value for result in results if result.name.startswith("fuzz_violations"))
     commands = sum(result.runs for result in results)
     bar = Result("fuzz_violations", violations, "1", runs=commands, bar=0, ok=violations == 0)
-    results = [bar, *results, *_punctuality(), *bench_delays(config.repeats)]
+    results = [bar, *results, *_punctuality(), *bench_delays()]
     table = Table("device", "fault", "what", "outcome", "violations", title="faults")
     unsafe = 0
     for name in _emulated(config):

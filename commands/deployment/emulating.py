@@ -10,6 +10,7 @@ from alula.core.errors import ConfigError, DeviceError
 from alula.real_robot.contract import DeviceSpec
 from alula.real_robot.devices.registry import DEVICES, find_entry, make_device
 from alula.real_robot.emulators.emulation import Emulation
+from alula.training.pipeline import describe_task
 
 
 def start_emulation(
@@ -51,6 +52,13 @@ def start_emulation(
     setup = {**own, "limits": limits, "scene": scene, "faults": list(faults), "seed": seed}
     emulation = Emulation(module_name, folder, setup)
     return emulation, replace(config, address=emulation.address)
+
+
+def scene_of(task_config: Any) -> dict[str, Any]:
+    """The scene of a task, as emulators take it; nothing in it is randomised."""
+    described = describe_task(task_config)
+    settings = {name: value for name, value in described["config"].items() if name != "randomization"}
+    return {"task": described["name"], "settings": settings}
 
 
 def judged_limits(spec: DeviceSpec) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What the servos themselves do when their controller dies differs: see the device
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -78,7 +79,7 @@ def specification(arm: Arm, limits: Limits) -> DeviceSpec:
     )
 
 
-class ServoArm:
+class ServoArm(ABC):
     """Driver; a device says which `arm` it is, and what its servos tell beyond positions.
 
     Args:
@@ -120,9 +121,9 @@ class ServoArm:
         """Whether it takes commands."""
         self._sequence = self._received_ns = 0
 
+    @abstractmethod
     def complaints(self, number: int, reply: Reply) -> tuple[str, ...]:
         """What a servo complains of, in words."""
-        raise NotImplementedError
 
     def lets_go(self, number: int) -> bool:
         """Whether a powered servo has given up its goal."""

@@ -275,7 +275,7 @@ def test_a_recorder_costs_microseconds(tmp_path: Path) -> None:
     begun = time.thread_time()
     for _ in range(2000):
         record(tick)
-    assert (time.thread_time() - begun) / 2000 < 500e-6  # About 5 without the checks of types.
+    assert (time.thread_time() - begun) / 2000 < 500e-6
 
 
 KILLED = """
