@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from alula.real_robot.contract import Device, Intent, Receipt, State, Stop, Workspace
 from alula.real_robot.governor import AT_REST, Governor, SafeCommand
+from alula.real_robot.priority import LOOP, hurrying
 
 SPIN_NS = 300_000
 """The last part of a wait is spent awake: sleeping ends up to this much late."""
@@ -106,9 +107,10 @@ class ControlLoop:
         self._finished = False
         state = device.activate()
         try:
-            due = time.monotonic_ns()
-            self._send(state, None, governor.start(state, due), start=True)
-            self._follow(due, due + round(seconds * 1e9))
+            with hurrying(LOOP):
+                due = time.monotonic_ns()
+                self._send(state, None, governor.start(state, due), start=True)
+                self._follow(due, due + round(seconds * 1e9))
         finally:
             device.stop(device.spec.after_fault if governor.faulty else Stop.HOLD)
 

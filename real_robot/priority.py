@@ -1,7 +1,12 @@
 """Coming before other work on the host, where that is permitted."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+EMULATOR, LOOP, DRIVER = 10, 20, 80
+"""Of an emulator, of the control loop, and of a driver's own thread, among real-time threads: our choice, all below the
+kernel's own."""
 
 
 def hurry(priority: int) -> None:
@@ -12,3 +17,23 @@ def hurry(priority: int) -> None:
     """
     with suppress(OSError, AttributeError):  # not permitted, or not Linux
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+@contextmanager
+def hurrying(priority: int) -> Iterator[None]:
+    """Make the calling thread a real-time one meanwhile; what it starts is not, and nothing changes where forbidden.
+
+    Args:
+        priority: Among real-time threads, 1 to 99.
+    """
+    try:
+        before = os.sched_getscheduler(0), os.sched_getparam(0)
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except (OSError, AttributeError):  # not permitted, or not Linux
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a thread without privileges cannot take back what it allowed itself
+            os.sched_setscheduler(0, *before)

@@ -27,7 +27,7 @@ from alula.real_robot.contract import DeviceSpec, Limits, Receipt, State, Stop
 from alula.real_robot.devices.aside import Aside
 from alula.real_robot.devices.config import FrankaConfig
 from alula.real_robot.governor import SafeCommand
-from alula.real_robot.priority import hurry
+from alula.real_robot.priority import DRIVER, hurry
 
 JOINTS = tuple(f"joint{index}" for index in range(1, 8))
 LOW = np.array([-2.9007, -1.8361, -2.9007, -3.0770, -2.8763, 0.4398, -3.0508])
@@ -59,8 +59,6 @@ GAIN = 10.0
 CATCH_UP = 1.25
 """How much faster than the limit it may do that: our choice."""
 FOREVER = franky.Duration(2**31)
-PRIORITY = 80
-"""Of franky's thread among real-time threads, where it may have one: our choice, below the kernel's own."""
 CONNECT_S = 5.0
 """Longest time to wait for a connection [s]."""
 ANSWER_S = 2.0
@@ -220,7 +218,7 @@ class Franka:
 
     def _start(self) -> None:
         """Begin to stand still; the thread that franky starts for it comes before other work, as this one does."""
-        hurry(PRIORITY)
+        hurry(DRIVER)
         self._require_robot().move(_standstill(), asynchronous=True)
 
     def _await_control(self) -> State:

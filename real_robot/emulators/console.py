@@ -28,6 +28,7 @@ from typing import Any
 from alula.real_robot.emulators.faults import FaultPlan
 from alula.real_robot.emulators.judge import Judge
 from alula.real_robot.emulators.plant import Plant
+from alula.real_robot.priority import EMULATOR, hurry
 
 
 def read_setup() -> dict[str, Any]:
@@ -38,6 +39,8 @@ def read_setup() -> dict[str, Any]:
 
 class Console:
     """The emulator's side of the conversation; watch its `fileno` beside the wire.
+
+    From now on the emulator comes before other work: a robot's clock waits for nobody.
 
     Args:
         address: What a driver is told.
@@ -51,6 +54,7 @@ class Console:
         self._input = b""
         self.ended = False
         """Whether the emulator should end."""
+        hurry(EMULATOR)
         self._say({"address": address})
 
     def fileno(self) -> int:

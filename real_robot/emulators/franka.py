@@ -31,7 +31,6 @@ from alula.real_robot.emulators.franka_robot import FrankaRobot
 from alula.real_robot.emulators.franka_wire import Command, Mode, MoveStatus, SetPoint, Stream
 from alula.real_robot.emulators.judge import Judge
 from alula.real_robot.emulators.plant import ArmPlant
-from alula.real_robot.priority import hurry
 
 FAULTS = {
     "drop": "a datagram with a state is lost, and with it the answer",
@@ -55,8 +54,6 @@ PATIENCE_MS = 20.0
 MOST_LATE_NS = 100_000_000
 """Lateness that is made up for at most [ns]: our choice."""
 TICK_NS = 1_000_000
-PRIORITY = 10
-"""Among real-time threads: our choice, below the driver's."""
 
 
 def prepare(config: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -300,7 +297,6 @@ def _listen() -> tuple[socket.socket, str]:
 def main() -> None:
     """Be a robot."""
     emulator = Emulator(read_setup())
-    hurry(PRIORITY)  # a robot's clock waits for nobody
     emulator.serve()
 
 

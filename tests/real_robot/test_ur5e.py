@@ -29,8 +29,8 @@ CONFIG = UR5eConfig(watchdog=0.4)
 LIMITS = specification(CONFIG).limits
 HOME = np.array([2.775, -1.388, 1.883, -2.065, -1.571, -1.887])
 """Where the arm stands at first [rad]."""
-AWAY = HOME + np.array([0.8, -0.6, 0.3, 0.3, 0.3, 0.8])
-"""Somewhere higher."""
+AWAY = HOME + np.array([1.4, -0.6, 0.3, 0.3, 0.3, 0.8])
+"""Somewhere higher, and so far that even from half way the first joint has farther to go than it may stay behind."""
 
 
 class Bench:
@@ -46,12 +46,16 @@ class Bench:
     def renew(self) -> None:
         """All faults are over, as if somebody had been at the pendant; drivers are gone."""
         self.emulation.ask(clear=True)
-        for driver in self._drivers:
-            driver.close()
-        self._drivers.clear()
+        self.leave()
         for command in ("unlock protective stop", "brake release", "stop"):
             Address.parse(self.address).ask([command])
         self._seen = len(self.emulation.log())
+
+    def leave(self) -> None:
+        """Drivers are gone."""
+        for driver in self._drivers:
+            driver.close()
+        self._drivers.clear()
 
     def driver(self, **changes: Any) -> UR5e:
         """A driver that is not configured."""
@@ -88,6 +92,7 @@ class Bench:
 def one_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("ur"))
     yield bench
+    bench.leave()
     bench.emulation.end()
 
 
