@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from alula.core.errors import DeviceError
 from alula.real_robot.codecs import crtp
 from alula.real_robot.codecs.crtp import Packet, Port, Type
+from alula.real_robot.priority import DRIVER, hurry
 
 PULSE_NS = 100_000_000
 """Between signs of life [ns]: our choice."""
@@ -204,6 +205,7 @@ class CrtpLink:
             return self._answer
 
     def _serve(self) -> None:
+        hurry(DRIVER)
         due = time.monotonic_ns()
         while not self._closing:
             data = self._transport.receive(0.02)

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-EMULATOR, LOOP, DRIVER = 10, 20, 80
-"""Of an emulator, of the control loop, and of a driver's own thread, among real-time threads: our choice, all below the
-kernel's own."""
+EMULATOR, BESIDE, LOOP, DRIVER = 10, 15, 20, 80
+"""Of an emulator, of threads beside the control loop, of the loop, and of a driver's own thread, among real-time
+threads: our choice, all below the kernel's own. Threads beside the loop are among them because the loop waits for the
+interpreter where one of them holds it: a plain one that others keep from running would keep the loop as well."""
 
 
 def hurry(priority: int) -> None:

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 
 from alula.real_robot.planning.planner import Plan, Request
+from alula.real_robot.priority import BESIDE, hurry
 
 
 class Background(ABC):
@@ -55,6 +56,7 @@ class Background(ABC):
             self._changed.notify()
 
     def _work(self) -> None:
+        hurry(BESIDE)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._next is not None)
