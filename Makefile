@@ -80,8 +80,8 @@ bench-peers: setup ## install what `alula bench sims` and `datasets` compare wit
 		.peers/$$peer/bin/python -m pip install --disable-pip-version-check -q -r benchmarks/peers/$$peer.txt; \
 	done
 
-interop: setup .peers/interop/.stamp .peers/crazyflie/.stamp ## LeRobot, robomimic and cflib, in .peers/ (8 GB), on ours
-	@$(BIN)/python -m pytest -q -m interop tests/interop
+interop: setup .peers/interop/.stamp .peers/crazyflie/.stamp ## others' code on ours: LeRobot, robomimic (.peers/, 8 GB), robots' SDKs
+	@$(BIN)/python -m pytest -q -m "interop or oracle" tests/interop tests/real_robot
 
 # LeRobot 0.3 borrows what it needs from the environment of LeRobot 0.4 and robomimic.
 .peers/interop/.stamp: $(foreach peer,interop robomimic lerobot21,benchmarks/peers/$(peer).txt)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from importlib.resources import files
 from typing import Any, get_type_hints
 
@@ -18,6 +19,7 @@ from alula.configs.schemas import COMMANDS, POSITIONAL
 from alula.core.errors import ConfigError, unknown_name
 from alula.policies.config import DiffusionPolicyConfig
 from alula.policies.registry import POLICIES
+from alula.real_robot.devices.config import ServoArmConfig
 from alula.real_robot.devices.registry import DEVICES
 from alula.sims.registry import TASKS
 from alula.training.config import ALGORITHMS
@@ -27,6 +29,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
     "policy": dict(POLICIES),
     "algorithm": dict(ALGORITHMS),
     "device": {name: entry.config for name, entry in DEVICES.items()},
+    "leader": {name: entry.config for name, entry in DEVICES.items() if issubclass(entry.config, ServoArmConfig)},
 }
 """Settings that are chosen by name and then have settings of their own."""
 
@@ -116,7 +119,9 @@ def _named(command: str, words: Sequence[str]) -> list[str]:
     return overrides
 
 
+@cache
 def _store_schemas() -> None:
+    """Tell Hydra of every schema; once is enough."""
     store = ConfigStore.instance()
     for command, schema in COMMANDS.items():
         store.store(name=f"{command}_schema", node=schema)

@@ -20,7 +20,7 @@ from alula.commands.deployment.emulating import judged_limits, start_emulation
 from alula.configs.schemas import BenchConfig
 from alula.core.errors import AlulaError
 from alula.core.real_time import Execution, Mode
-from alula.real_robot.contract import Intent, State
+from alula.real_robot.contract import Intent, Limits, State
 from alula.real_robot.devices.config import SimulatedConfig
 from alula.real_robot.devices.registry import DEVICES, make_device
 from alula.real_robot.devices.simulated import SimulatedArm
@@ -30,8 +30,8 @@ from alula.real_robot.loop import ControlLoop
 from alula.real_robot.planning.process import ProcessPlanner
 from alula.real_robot.sources.policy import PolicySource
 
-FUZZED = 200_000
-"""Wishes without a wire; as many again go over wires as fit into FUZZ_S."""
+FUZZED = 1_000_000
+"""Wishes without a wire; as many more go over wires as fit into FUZZ_S."""
 FUZZ_S = 5.0
 """Fuzzing of each device before its emulator [s]."""
 LOOP_RATE, LOOP_S = 250.0, 30.0
@@ -40,8 +40,20 @@ THINKING_S = 0.04
 """Of the busy policy, per plan [s]; it is asked anew at once."""
 FAULT_AT = 40
 """Motion commands before a fault."""
-FAULT_RUN_S = 3.0
+FAULT_RUN_S = 4.0
 """Longest run with a fault [s]."""
+AMPLITUDE = 2.0
+"""Of the first element's motion before and during a fault, in distances that it may stay behind its commands."""
+SEVERITIES = {
+    **{"delay": 300.0, "jitter": 300.0, "late": 300.0, "reorder": 30.0, "slow_handshake": 1500.0},  # ms
+    "stamp_backwards": 500.0,  # ms
+    **{"jump": 1.0, "encoder_jump": 1.0},  # rad
+    **{"estimator_jump": 1.0, "estimator_reset": 1.0},  # m
+    **{"quaternion_length": 3.0, "quaternion_scale": 3.0, "battery_sag": 1.0, "battery": 0.05},  # 1, 1, V, share
+    "wrong_version": 5.0,
+    "burst": 100.0,  # messages
+}
+"""How severe a fault is, where that is a number, in the unit of its kind."""
 
 
 def bench_hardware(config: BenchConfig) -> list[Result]:
@@ -185,9 +197,10 @@ def _faults(name: str) -> Iterator[FaultRow]:
     module = import_module(f"alula.real_robot.emulators.{DEVICES[name].emulator}")
     for kind, what in module.FAULTS.items():
         ERR.print(f"{name}: {kind}")
-        outcome, violations = _with_fault(name, {"kind": kind, "start": FAULT_AT})
+        fault = {"kind": kind, "value": SEVERITIES.get(kind, 0.0)}
+        outcome, violations = _with_fault(name, {**fault, "start": FAULT_AT})
         if outcome == "goes on":
-            early, more = _with_fault(name, {"kind": kind})
+            early, more = _with_fault(name, fault)
             violations += more
             if early != "goes on":
                 outcome = f"{early} (from the beginning on)"
@@ -208,7 +221,7 @@ def _drive(config: Any) -> str:
     device = make_device(config)
     try:
         device.configure()
-        loop = ControlLoop(device, ToAndFro())
+        loop = ControlLoop(device, ToAndFro(device.spec.limits))
         loop.run(FAULT_RUN_S)
     except AlulaError as error:
         return f"refused: {error}"
@@ -219,15 +232,21 @@ def _drive(config: Any) -> str:
 
 
 class ToAndFro:
-    """Moves every element slowly around where it began."""
+    """Moves the first element to and fro, and the others a little.
 
-    def __init__(self) -> None:
+    Args:
+        limits: Of the device.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._reach = np.full(len(limits.low), 0.05)
+        self._reach[0] = AMPLITUDE * limits.following[0] if limits.following else 1.0
         self._start: Float64[ndarray, " action"] | None = None
         self._begun = 0
 
     def at(self, now_ns: int, state: State) -> Intent:
-        """A sine."""
+        """A cosine of a quarter of a hertz."""
         if self._start is None:
             self._start, self._begun = state.position.copy(), now_ns
-        phase = 2 * np.pi * (now_ns - self._begun) / 1e9
-        return Intent(self._start + 0.05 * (1 - np.cos(phase)) / 2, now_ns, "policy")
+        phase = 2 * np.pi * 0.25 * (now_ns - self._begun) / 1e9
+        return Intent(self._start + self._reach * (1 - np.cos(phase)) / 2, now_ns, "policy")

@@ -82,6 +82,7 @@ def flown(tmp_path: Path) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.oracle
 def test_mavsdk_flies_our_emulator_and_sees_what_our_driver_sees(flown: tuple[dict[str, Any], Emulation]) -> None:
     found, emulation = flown
     assert found["autopilot"] == "PX4"

@@ -22,6 +22,7 @@ from alula.real_robot.emulators.emulation import Emulation
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.oracle,
     pytest.mark.skipif(
         importlib.util.find_spec("rtde_control") is None, reason="needs pip install ur_rtde: a client to compare with"
     ),
