@@ -169,10 +169,9 @@ class Emulator:
         telemetry = robot.telemetry()
         if faults.strikes("nan"):
             telemetry.position = (float("nan"),) * wire.JOINTS
-        jump = next((fault for joint in range(1, 8) if (fault := faults.find("jump", joint))), None)
-        if jump is not None:
-            wrong = [jump.value * (joint == jump.target) for joint in range(1, 8)]
-            telemetry.position = tuple(np.add(telemetry.position, wrong).tolist())
+        jumps = [faults.find("jump", joint) for joint in range(1, 1 + wire.JOINTS)]
+        wrong = [0.0 if jump is None else jump.value for jump in jumps]
+        telemetry.position = tuple(np.add(telemetry.position, wrong).tolist())
         newest = telemetry.pack()
         if self._frozen is None or not faults.strikes("frozen"):
             self._frozen = newest
