@@ -174,7 +174,7 @@ def test_only_chosen_fields_are_seen(alula: Any, recording: Path) -> None:
 
 def test_every_json_report_is_the_last_line(alula: Any, workplace: Path) -> None:
     """Machines read the last line of standard output, whatever people are told before."""
-    for words in (["list"], ["inspect", "demonstrations.zarr"], ["report", "cloned"]):
+    for words in (["list", "formats"], ["inspect", "demonstrations.zarr"], ["report", "cloned"]):
         done = alula(*words, "--json")
         assert done.status == 0, done.err
         results(done.report, words[0])

@@ -318,7 +318,7 @@ def test_a_rollout_must_hold_a_decision(make_ppo: Callable[..., PPO], line: Task
         make_ppo("gaussian_ppo", task=line, rollout_steps=1)
 
 
-@pytest.mark.parametrize("algorithm", ["gaussian_ppo", "dppo"])
+@pytest.mark.parametrize("algorithm", ["gaussian_ppo", pytest.param("dppo", marks=pytest.mark.slow)])
 def test_a_bandit_is_solved(
     make_base: MakeBase, tiny: Tiny, base_of: dict[str, str], task_of_kind: MakeTask, algorithm: str
 ) -> None:
