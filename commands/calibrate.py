@@ -42,7 +42,7 @@ class Person:
                 return False
             said = os.read(sys.stdin.fileno(), 1024)
             if not said:
-                raise ConfigError("standard input has ended; calibrating needs a person who moves the arm")
+                raise ConfigError("standard input has ended; this needs a person who moves the arm and presses enter")
             self._said += said
         _, _, self._said = self._said.partition(b"\n")
         return True

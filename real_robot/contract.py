@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 from numpy import ndarray
 
@@ -46,8 +47,8 @@ class Limits:
     margin: float = 0.0
     """Distance that commands keep from `low` and `high`."""
     following: tuple[float, ...] = ()
-    """How far the measured position may be from the commanded one before the run ends; infinite where something is
-    grasped or pressed. Empty: nowhere watched."""
+    """How far the measured position may be from the commands of the last moment before the run ends; infinite where
+    something is grasped or pressed. Empty: nowhere watched."""
 
     def __post_init__(self) -> None:
         """Check that they describe a motion."""
@@ -99,6 +100,8 @@ class DeviceSpec:
     """How a run ends in which the device complained or went silent, once it has braked."""
     grip: Grip | None = None
     """The gripper; None where there is none."""
+    share: float = 1.0
+    """Of the device's own limits of velocity, acceleration and jerk: what `slower` has left of them."""
 
     def __post_init__(self) -> None:
         """Check that action and limits belong together."""
@@ -114,7 +117,13 @@ class DeviceSpec:
         velocity, acceleration, jerk = (
             tuple(share * value for value in values) for values in (limits.velocity, limits.acceleration, limits.jerk)
         )
-        return replace(self, limits=replace(limits, velocity=velocity, acceleration=acceleration, jerk=jerk))
+        limits = replace(limits, velocity=velocity, acceleration=acceleration, jerk=jerk)
+        return replace(self, limits=limits, share=share * self.share)
+
+    @property
+    def own_velocity(self) -> Float64[ndarray, " action"]:
+        """The device's own limits of velocity, however slow it is told to be: a measure of what counts as rest."""
+        return np.array(self.limits.velocity) / self.share
 
     @property
     def period_ns(self) -> int:
@@ -195,7 +204,10 @@ class Device(Protocol):
         ...
 
     def activate(self) -> State:
-        """Power the motors where they are.
+        """Power the motors where they are; what has power already stays where it was sent.
+
+        Returns:
+            The state; its position is where the motors are sent, which is where commands must begin.
 
         Raises:
             DeviceError: the device refuses.

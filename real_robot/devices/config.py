@@ -65,6 +65,11 @@ class KochConfig(DynamixelArmConfig):
 
 
 @dataclass
+class KochLeaderConfig(DynamixelArmConfig):
+    """Leader arm of the Koch v1.1, six Dynamixel XL330-M077 servos."""
+
+
+@dataclass
 class ViperXConfig(DynamixelArmConfig):
     """Trossen's ViperX 300 S, as in ALOHA, on Dynamixel X servos."""
 

@@ -1,11 +1,11 @@
-"""Arms on Dynamixel X servos: Koch v1.1, and Trossen's ViperX 300 S (ALOHA).
+"""Arms on Dynamixel X servos: Koch v1.1 and its leader arm, and Trossen's ViperX 300 S (ALOHA).
 
 The servos stop by themselves when they have heard nothing for a while (Bus_Watchdog), and take no goals any more until
 the arm is activated again. Their answers carry their clock: one that is late, or repeats the last, counts as none.
 
 Sources:
     Robotis: e-Manual, control table of the X series.
-    LeRobot: lerobot/robots/koch_follower (servos of the Koch v1.1 and their numbers, modes).
+    LeRobot: lerobot/robots/koch_follower, teleoperators/koch_leader (servos of the Koch v1.1, their numbers, modes).
     Trossen: interbotix_xsarm_control/config/vx300s.yaml (servos, numbers, directions, shadows).
     URDF: interbotix_xsarm_descriptions/urdf/vx300s.urdf.xacro (limits of the joints).
 """
@@ -21,7 +21,7 @@ from alula.real_robot.codecs.dynamixel import ALERT, RPM, TICKS, Model, Register
 from alula.real_robot.codecs.servo import Reply
 from alula.real_robot.contract import Grip, Limits, State, Stop
 from alula.real_robot.devices.config import DynamixelArmConfig
-from alula.real_robot.devices.servo_arm import ServoArm
+from alula.real_robot.devices.servo_arm import RESTARTED, ServoArm
 from alula.real_robot.devices.servos import Arm, Family, Servo, soon
 
 RATE = 50.0
@@ -30,8 +30,8 @@ LIGHT, HEAVY = (2.0, 8.0, 100.0), (1.5, 4.0, 60.0)
 """Limits of motion of either arm [rad/s, rad/s^2, rad/s^3]: our choice; Trossen permits 3.1 rad/s."""
 MARGIN = 0.02
 """Kept from the ends of the joints [rad]: our choice."""
-FOLLOWING = 0.3
-"""Largest distance from the commands [rad]: our choice; not of the gripper, which presses against what it holds."""
+FOLLOWING = 0.2
+"""Largest distance from the commands of the last 0.1 s [rad]: our choice, as for the SO-101; not of the gripper."""
 WATCHDOG_STEP = 0.02
 """Unit of the servos' watchdog [s] (Robotis)."""
 LEAST_FIRMWARE = 38
@@ -46,6 +46,7 @@ POSITION, CURRENT_POSITION = 4, 5
 """Operating modes: position of any number of turns, and the same with a limit of the current."""
 UNLOADED = {
     Model.XL430_W250: 1 / 1000,  # its load is an estimate [0.1 %]
+    Model.XL330_M077: 1 / 1750,  # greatest current [mA]
     Model.XL330_M288: 1 / 1750,  # greatest current [mA]
     Model.XM430_W350: 1 / 1193,  # greatest current [2.69 mA]
     Model.XM540_W270: 1 / 2047,  # greatest current [2.69 mA]
@@ -156,12 +157,14 @@ class DynamixelArm(ServoArm):
         super().require_settings()
 
     def activate(self) -> State:
-        """See `ServoArm.activate`; then the servos' watchdogs are set."""
+        """See `ServoArm.activate`; watchdogs that have tripped meanwhile are cleared."""
         self._armed = False
-        state = super().activate()
+        return super().activate()
+
+    def guard(self) -> None:
+        """See `ServoArm.guard`."""
         self.confirm(Register.BUS_WATCHDOG, dict.fromkeys(self.leaders, self._watchdog))
         self._armed = True
-        return state
 
     def stop(self, how: Stop) -> None:
         """See `ServoArm.stop`; who holds need not talk, and that a watchdog trips meanwhile is no fault."""
@@ -186,15 +189,19 @@ class DynamixelArm(ServoArm):
 
     def complaints(self, number: int, reply: Reply) -> tuple[str, ...]:
         """See `ServoArm.complaints`."""
-        tripped = self.watched_value(Register.BUS_WATCHDOG, reply) < 0
+        watchdog = self.watched_value(Register.BUS_WATCHDOG, reply)
+        tripped = watchdog < 0
         (self._tripped.add if tripped else self._tripped.discard)(number)
         if not reply.alerts & ALERT:
             self._errors.pop(number, None)
         elif not self._errors.get(number):
             self._errors[number] = self._hardware_errors(number)
         words = [] if number not in self._errors else self._errors[number] or ["hardware error"]
-        found = tuple(f"{word}; it has no torque until it is rebooted" for word in words)
-        return (*found, "its watchdog has tripped: it heard nothing for too long") if tripped and self._armed else found
+        found = [f"{word}; it has no torque until it is rebooted" for word in words]
+        found += ["its watchdog has tripped: it heard nothing for too long"] if tripped and self._armed else []
+        # Its watchdog is set as long as it remembers what it was told.
+        found += [RESTARTED] if watchdog == 0 and self._armed else []
+        return tuple(found)
 
     def _hardware_errors(self, number: int) -> list[str]:
         """What its alert is about; nothing where it does not say so in time."""
@@ -203,18 +210,14 @@ class DynamixelArm(ServoArm):
         return dynamixel.complaints(register.decode(answer.data)) if answer is not None else []
 
 
-class Koch(DynamixelArm):
-    """Driver of the Koch v1.1; its joints' limits are our choice, since nobody publishes any."""
-
-    arm = _arm(
-        name="koch",
-        servos=(
-            _servo("shoulder_pan", 1, Model.XL430_W250),
-            _servo("shoulder_lift", 2, Model.XL430_W250),
-            _servo("elbow_flex", 3, Model.XL330_M288),
-            _servo("wrist_flex", 4, Model.XL330_M288),
-            _servo("wrist_roll", 5, Model.XL330_M288),
-            _servo("gripper", 6, Model.XL330_M288),
+def _koch(name: str, models: tuple[Model, ...]) -> Arm:
+    """An arm of the Koch v1.1; its joints' limits are our choice, since nobody publishes any."""
+    joints = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+    return _arm(
+        name=name,
+        servos=tuple(
+            _servo(joint, number, model)
+            for number, (joint, model) in enumerate(zip(joints, models, strict=True), start=1)
         ),
         low=(-1.9, -1.7, -1.6, -1.6, -2.7, -0.17),
         high=(1.9, 1.7, 1.6, 1.6, 2.7, 1.74),
@@ -224,6 +227,18 @@ class Koch(DynamixelArm):
         motion=LIGHT,
         zero_pose="every joint in the middle of its range, but the gripper's jaws 10 degrees apart",
     )
+
+
+class Koch(DynamixelArm):
+    """Driver of the Koch v1.1."""
+
+    arm = _koch("koch", (*2 * (Model.XL430_W250,), *4 * (Model.XL330_M288,)))
+
+
+class KochLeader(DynamixelArm):
+    """Driver of the leader arm of the Koch v1.1, of lighter servos."""
+
+    arm = _koch("koch_leader", 6 * (Model.XL330_M077,))
 
 
 class ViperX(DynamixelArm):

@@ -21,20 +21,25 @@ from alula.real_robot.devices.calibration import COUNTS_PER_TURN, Calibration
 from alula.real_robot.devices.config import ServoArmConfig
 from alula.real_robot.devices.servos import SETUP_S, Arm, ServoGroup, soon
 from alula.real_robot.governor import SafeCommand
+from alula.real_robot.motion import Motion
 
 ANSWER_SHARE = 0.7
 """Share of a period within which servos must have answered."""
-SAG = 65
-"""How far a powered joint may be from its goal when a run starts and keep it [count]: 0.1 rad, our choice; its weight
-does that."""
+KEPT = 0.5
+"""Share of its limit of following that a powered joint may be from its goal when a run starts: our choice; its weight,
+and what it presses on, do that. Farther, the run would end at once."""
 MISSED = 10
 """Times in a row that a servo has not answered after which it counts as lost: our choice, 0.2 s."""
 JUMP = 325
-"""Way between two answers that no servo can go [count]: half a radian, our choice, more than 5 rad/s for 0.1 s."""
+"""Way that no servo can go within JUMP_S [count]: half a radian, our choice."""
+JUMP_S = 0.1
+"""Longest time between two answers that are compared for a jump [s]: our choice."""
 APART = 0.1
 """How far servos of one joint may be from each other [rad]: our choice; beyond, they fight."""
 STILL = 0.03
 """Speed below which a servo is taken to stand still [rad/s]: our choice, a little more than the coarsest count."""
+RESTARTED = "it has no torque any more: it has restarted, as when its supply sags"
+"""What is said of a servo that has lost its torque, and with it what it was told."""
 SETTLING_S = 0.5
 """Time that the joints have to come to rest when a run starts."""
 ROUNDING = 1e-9
@@ -125,8 +130,11 @@ class ServoArm(ABC):
     def complaints(self, number: int, reply: Reply) -> tuple[str, ...]:
         """What a servo complains of, in words."""
 
+    def guard(self) -> None:  # noqa: B027 - some cannot
+        """Let the servos watch whether they are told anything, before they get power."""
+
     def lets_go(self, number: int) -> bool:
-        """Whether a powered servo has given up its goal."""
+        """Whether a powered servo has stopped, and given up its goal."""
         return False
 
     def fresh(self, replies: dict[int, Reply]) -> dict[int, Reply]:
@@ -163,8 +171,10 @@ class ServoArm(ABC):
     def activate(self) -> State:
         """Prepare the servos, make the present position the goal, and switch the motors on.
 
-        A joint that is powered already keeps its goal, since its weight would make it sag by a step otherwise; the
-        position that is returned is where the joints are sent.
+        Nothing moves when a run starts. So a joint that is powered already keeps the goal that it has, as any other
+        would be a step: its weight, or what it presses on, holds it away from there. Where that is farther than a run
+        permits, its goal is led back to where the joint is, within all limits; not that of a gripper, which holds
+        what it has. The position that is returned is where the joints are sent, and where the governor goes on.
         """
         self.active = False
         state = self._settle()
@@ -174,14 +184,16 @@ class ServoArm(ABC):
             problems = [lost, f"no answer from {', '.join(silent)}" if silent else "", *state.faults]
             raise DeviceError(f"{self.spec.name} cannot be activated: {'; '.join(filter(None, problems))}")
         family = self.arm.family
-        held = self.servos.get(family.goal)
-        goals = self._first_goals(held)
+        held = self._held()
+        here = dict(zip(self.leaders, (self._counts + self._turns)[self._own].tolist(), strict=True))
         for register, data in self.arm.preparation.items():
             self.confirm(register, data)
-        self.confirm(family.goal, {number: goal for number, goal in goals.items() if held.get(number) != goal})
+        self.confirm(family.goal, {number: here[number] for number in here.keys() - held.keys()})
+        self.guard()
         self.confirm(family.torque, dict.fromkeys(self.leaders, 1))
+        goals = self._lead_back(self._angles(np.array(list((here | held).values()))), state.position)
         self.active = True
-        return replace(self._settle(), position=self._angles(np.array(list(goals.values()))))
+        return replace(self._settle(), position=goals)
 
     def _settle(self) -> State:
         """Wait until the joints rest, but not for long."""
@@ -190,16 +202,31 @@ class ServoArm(ABC):
             state = self.read()
         return state
 
-    def _first_goals(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Where each joint is, or is held already, by the number of its servo [count]."""
-        powered = self.servos.get(self.arm.family.torque)
-        grasps = np.isinf(self.spec.limits.following)
-        goals = dict(zip(self.leaders, (self._counts + self._turns)[self._own].tolist(), strict=True))
-        for number, grasp in zip(self.leaders, grasps, strict=True):
-            near = abs(held.get(number, goals[number]) - goals[number]) <= SAG and not self.lets_go(number)
-            if powered.get(number) == 1 and number in held and (grasp or near):
-                goals[number] = held[number]
-        return goals
+    def _held(self) -> dict[int, int]:
+        """Goals of the joints that are held there already, by the number of their servos [count]."""
+        powered, goals = self.servos.get(self.arm.family.torque), self.servos.get(self.arm.family.goal)
+        known = powered.keys() & goals.keys()
+        silent = [joint.name for joint in self.arm.joints if joint.number not in known]
+        if silent:
+            raise DeviceError(f"{self.spec.name} cannot be activated: no answer from {', '.join(silent)}")
+        return {number: goals[number] for number in self.leaders if powered[number] == 1 and not self.lets_go(number)}
+
+    def _lead_back(
+        self, goals: Float64[ndarray, " action"], here: Float64[ndarray, " action"]
+    ) -> Float64[ndarray, " action"]:
+        """Lead those goals back to where the joints are that are too far from there for a run; returns all goals."""
+        limits = self.spec.limits
+        target = np.where(np.abs(goals - here) > KEPT * np.array(limits.following), here, goals)
+        if (target == goals).all():
+            return goals
+        low, high = np.array(limits.low) + limits.margin, np.array(limits.high) - limits.margin
+        target = np.clip(target, low, high)
+        motion, there = Motion(limits, self.spec.rate, None, np.clip(goals, low, high)), False
+        while not there and self.servos.bus.lost is None:
+            there, _ = motion.follow(target)
+            self.servos.write(self.arm.family.goal, self._numbered(motion.position))
+            time.sleep(1 / self.spec.rate)
+        return target
 
     def confirm(self, register: Register, data: Mapping[int, int]) -> None:
         """Change a register of some servos; without success they lose their torque.
@@ -219,13 +246,14 @@ class ServoArm(ABC):
         patience = ANSWER_SHARE / self.spec.rate if patience is None else patience
         replies = self.fresh(self.servos.read(self._start, self._size, patience))
         family, servos = self.arm.family, self.arm.servos
+        lately = time.monotonic_ns() - self._received_ns < JUMP_S * 1e9
         for index, servo in enumerate(servos):
             if (reply := replies.get(servo.number)) is not None:
                 said, before = self.watched_value(family.position, reply), self._counts[index]
                 if not self.active:  # goals must not jump by a turn, whatever a servo says
                     self._turns[index] = COUNTS_PER_TURN * round((said - self._middle[index]) / COUNTS_PER_TURN)
                 self._counts[index] = said - self._turns[index]
-                if not self._missed[servo.number] and abs(self._counts[index] - before) > JUMP:
+                if lately and not self._missed[servo.number] and abs(self._counts[index] - before) > JUMP:
                     self._jumped.add(servo.number)
                 self._speed[index] = self.watched_value(family.velocity, reply)
                 self._load[index] = self.watched_value(family.load, reply)
@@ -263,8 +291,7 @@ class ServoArm(ABC):
             raise TypeError(f"a device takes a SafeCommand, not {type(command).__name__}")
         if not self.active:
             raise DeviceError(f"{self.spec.name} is not active; call activate first")
-        goals = self._goals(command.position).tolist()
-        sent = self.servos.write(self.arm.family.goal, dict(zip(self.leaders, goals, strict=True)))
+        sent = self.servos.write(self.arm.family.goal, self._numbered(command.position))
         return Receipt(time.monotonic_ns(), sent, self.servos.bus.lost or "")
 
     def stop(self, how: Stop) -> None:
@@ -284,9 +311,10 @@ class ServoArm(ABC):
         """Where the joints are when their servos say this [rad]."""
         return (counts - (self._zero + self._turns)[self._own]) * COUNT
 
-    def _goals(self, angle: Float64[ndarray, " action"]) -> Counts:
-        """Nearest positions of the joints' servos [count]."""
-        return np.rint(angle / COUNT).astype(np.int64) + (self._zero + self._turns)[self._own]
+    def _numbered(self, angles: Float64[ndarray, " action"]) -> dict[int, int]:
+        """Nearest positions of the joints' servos, by their numbers [count]."""
+        counts = np.rint(angles / COUNT).astype(np.int64) + (self._zero + self._turns)[self._own]
+        return dict(zip(self.leaders, counts.tolist(), strict=True))
 
 
 def _own_joints(arm: Arm) -> Bool[ndarray, " servos"]:

@@ -15,7 +15,7 @@ from alula.real_robot.codecs.feetech import Register
 from alula.real_robot.codecs.servo import Reply
 from alula.real_robot.contract import Grip, Limits
 from alula.real_robot.devices.calibration import COUNTS_PER_TURN
-from alula.real_robot.devices.servo_arm import ServoArm
+from alula.real_robot.devices.servo_arm import RESTARTED, ServoArm
 from alula.real_robot.devices.servos import Arm, Family, Servo
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -27,9 +27,9 @@ VELOCITY, ACCELERATION, JERK = 3.0, 20.0, 1000.0
 """Limits of motion [rad/s, rad/s^2, rad/s^3]: our choice; the servo does 4.7 rad/s without load."""
 MARGIN = 0.02
 """Kept from the ends of the joints [rad]: our choice."""
-FOLLOWING = (0.3, 0.3, 0.3, 0.3, 0.3, np.inf)
-"""Largest distance from the commands [rad]: our choice, twice what a servo lags behind at the greatest velocity; the
-gripper presses against what it holds."""
+FOLLOWING = (*(5 * (0.2,)), np.inf)
+"""Largest distance from the commands of the last 0.1 s [rad]: our choice, fifty times that of the emulated arm in free
+motion, so that a payload may bend a real one, and as far as it may press; the gripper presses what it holds."""
 GRIPPER = (-0.13, 1.70)
 """Its angle with the jaws together, and as far apart as they go in use [rad]: our choice, inside its ends."""
 RATE = 50.0
@@ -65,6 +65,7 @@ def limits(following: tuple[float, ...] = FOLLOWING) -> Limits:
 class SO101(ServoArm):
     """Driver of the arm."""
 
+    watched = (Register.TORQUE_ENABLE,)
     arm = Arm(
         name="so101",
         description=f"STS3215 (model {feetech.MODEL_STS3215}) on numbers 1 to {len(SERVOS)}",
@@ -87,4 +88,5 @@ class SO101(ServoArm):
 
     def complaints(self, number: int, reply: Reply) -> tuple[str, ...]:
         """See `ServoArm.complaints`."""
-        return tuple(feetech.complaints(reply.alerts))
+        limp = self.active and self.watched_value(Register.TORQUE_ENABLE, reply) == 0
+        return (*feetech.complaints(reply.alerts), *((RESTARTED,) if limp else ()))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alula.real_robot.devices.config import ViperXConfig
+from alula.real_robot.devices.config import KochLeaderConfig, ViperXConfig
 from alula.real_robot.emulators import servos
 from alula.real_robot.emulators.console import read_setup
 from alula.real_robot.emulators.servo_bus import ServoBus, serve
@@ -105,6 +105,11 @@ class XServo(Servo):
         steps = self.memory[WATCHDOG]
         if 0 < steps < 128 and silent_ns > steps * 20e6:
             self.memory[WATCHDOG] = TRIPPED
+
+    def restart(self) -> None:
+        """See `Servo.restart`."""
+        super().restart()
+        self.memory[WATCHDOG] = 0
 
     def fail(self, kind: str) -> None:
         """Complain, and take the torque away; until it is rebooted."""
@@ -216,8 +221,10 @@ def prepare(config: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         }
     else:
         names = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
-        keys, changes = servos.prepare(folder, "koch", "so101", names, {}, (-0.13, 1.70))
-        models = [1060] * 2 + [1200] * 4
+        leads = isinstance(config, KochLeaderConfig)
+        device = "koch_leader" if leads else "koch"
+        keys, changes = servos.prepare(folder, device, "so101", names, {}, (-0.13, 1.70))
+        models = [1190] * 6 if leads else [1060] * 2 + [1200] * 4
         special = {}
     for (number, servo), model in zip(keys["servos"].items(), models, strict=True):
         mode = 5 if number == len(models) else 4

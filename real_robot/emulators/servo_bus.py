@@ -118,7 +118,7 @@ class ServoBus:
 
     def _drive(self, element: int, servo: Servo, angles: Float64[ndarray, " elements"], seconds: float) -> None:
         """Move a drive's target."""
-        if servo.pulls and not self.faults.strikes("torque_loss", servo.number):
+        if servo.pulls and not self.faults.strikes("stripped", servo.number):
             if not self.faults.strikes("stuck", servo.number):
                 way = self.angle(servo) - self.jump(servo) - self._target[element]
                 self._target[element] += float(np.clip(way, -TOP_SPEED * seconds, TOP_SPEED * seconds))
@@ -193,14 +193,15 @@ class ServoBus:
             self.judge.release(elements)
 
     def watch(self) -> None:
-        """Let the servos' watchdogs look."""
+        """Let the servos' watchdogs look; and those restart whose supply sags."""
         silent_ns = time.monotonic_ns() - self.heard_ns
-        for element, servo in self.leaders.items():
+        for servo in self.servos.values():
             pulled = servo.pulls
             servo.watch(math.inf if self.faults.strikes("watchdog", servo.number) else silent_ns)
-            self._release([element] if pulled and not servo.pulls else [])
-        for servo in self.servos.values():
-            servo.watch(silent_ns)
+            if servo.powered and self.faults.strikes("torque_loss", servo.number):
+                servo.restart()
+            if pulled and not servo.pulls and servo is self.leaders[servo.element]:
+                self._release([servo.element])
 
     def _answer(self, number: int, request: Request) -> bool:
         """Put an answer on the wire; whether there is one."""

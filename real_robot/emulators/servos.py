@@ -27,7 +27,8 @@ FAULTS = {
     "frozen": "a servo repeats its first answer, whatever it does",
     "encoder_jump": "a servo's position is off by `value` rad (without one: half a turn), and it moves accordingly",
     "stuck": "a joint does not move",
-    "torque_loss": "a servo loses its torque and does not say so",
+    "torque_loss": "a servo restarts, as when its supply sags: its torque is off, and nothing but its memory says so",
+    "stripped": "a servo's gears are stripped: it has no torque, and does not know",
 }
 
 
@@ -100,6 +101,10 @@ class Servo(ABC):
     @abstractmethod
     def delay_ns(self) -> int:
         """Pause before it replies."""
+
+    def restart(self) -> None:
+        """Forget what does not survive the power, as far as it matters here."""
+        self.memory[self.TORQUE] = 0
 
     def watch(self, silent_ns: float) -> None:  # noqa: B027 - most have none
         """Look at its watchdog, when nobody has said anything for so long."""

@@ -10,7 +10,7 @@ from alula.real_robot.contract import DeviceSpec, Intent, State
 TOLERANCE = 0.01
 """Distance that counts as being there, as a share of each element's range: our choice."""
 STILL = 0.01
-"""Speed that counts as having come to rest, as a share of the velocity limit: our choice."""
+"""Speed that counts as having come to rest, as a share of the device's own velocity limit: our choice."""
 
 
 class GoTo:
@@ -32,7 +32,7 @@ class GoTo:
                 f"{spec.name} cannot go to {target.tolist()}; allowed are {low.tolist()} to {high.tolist()}"
             )
         self._target = target.astype(np.float64)
-        self._near, self._slow = TOLERANCE * (high - low), STILL * np.array(limits.velocity)
+        self._near, self._slow = TOLERANCE * (high - low), STILL * spec.own_velocity
 
     def at(self, now_ns: int, state: State) -> Intent:
         """The place."""

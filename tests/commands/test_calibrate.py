@@ -134,7 +134,7 @@ def test_without_a_person_nothing_happens(
         monkeypatch.setattr(sys, "stdin", nobody)
         done = alula("calibrate", "device=so101", f"device.address={emulated.config.address}", f"out={tmp_path}/a.json")
     assert done.status == 1
-    assert "standard input has ended; calibrating needs a person" in done.err
+    assert "standard input has ended; this needs a person" in done.err
     assert not emulated.emulation.log()
 
 

@@ -12,32 +12,15 @@ from hypothesis import strategies as st
 
 from alula.core.errors import DeviceError
 from alula.real_robot.codecs import dynamixel
-from alula.real_robot.codecs.dynamixel import HardwareError, Register, frame
-from alula.real_robot.codecs.servo import Register as AnyRegister
-from alula.real_robot.codecs.servo import Reply, ServoCodec
+from alula.real_robot.codecs.dynamixel import Register, frame
+from alula.real_robot.codecs.servo import Reply
 from alula.real_robot.devices.config import KochConfig
 from alula.real_robot.devices.dynamixel import Koch
 from alula.real_robot.emulators import dynamixel as emulator
-from alula.real_robot.serial_bus import SerialBus
 
 Start = Callable[..., Any]
-SERVO = st.integers(0, 0xFD)
 # Bytes of which headers are made are frequent.
 BYTES = st.lists(st.one_of(st.sampled_from([0xFF, 0xFD, 0x00]), st.integers(0, 255)), max_size=20).map(bytes)
-REPLIES = st.integers(0, 20).flatmap(
-    lambda size: st.tuples(
-        st.just(size),
-        st.lists(
-            st.builds(Reply, SERVO, st.integers(0, 255), BYTES.map(lambda data: (data + bytes(size))[:size])),
-            max_size=5,
-        ),
-    )
-)
-
-
-def encoded(reply: Reply) -> bytes:
-    """A status on the wire."""
-    return frame(reply.servo, 0x55, bytes((reply.alerts,)) + reply.data)
 
 
 @pytest.mark.parametrize(
@@ -74,112 +57,12 @@ def test_replies_of_the_manual_are_read(wire: str, reply: Reply) -> None:
     assert dynamixel.parse(bytes.fromhex(wire), len(reply.data)) == ([reply], b"")
 
 
-def test_the_module_is_a_codec() -> None:
-    assert isinstance(dynamixel, ServoCodec)
-    assert isinstance(Register.MODEL, AnyRegister)
-    SerialBus("/dev/null", 1_000_000, dynamixel)
-
-
-@given(st.sampled_from(Register), st.data())
-def test_registers_hold_their_values(register: Register, data: st.DataObject) -> None:
-    low, high = (0, 256**register.size - 1) if not register.signed else (-(128 * 256 ** (register.size - 1)), None)
-    high = high if high is not None else -low - 1
-    value = data.draw(st.integers(low, high))
-    assert len(register.encode(value)) == register.size
-    assert register.decode(register.encode(value)) == value
-    for outside in (low - 1, high + 1):
-        with pytest.raises(ValueError, match=register.name):
-            register.encode(outside)
-
-
-@given(REPLIES)
-@example((3, [Reply(1, 0, b"\xff\xff\xfd")]))
-@example((2, [Reply(1, 0xFF, b"\xff\xfd")]))
-@example((7, [Reply(1, 0, b"\xff\xff\xfd\xfd\xff\xff\xfd")]))
-def test_what_is_sent_is_received(case: tuple[int, list[Reply]]) -> None:
-    size, replies = case
-    assert dynamixel.parse(b"".join(map(encoded, replies)), size) == (replies, b"")
-
-
-@given(REPLIES, st.lists(st.integers(1, 7), max_size=60))
-def test_it_may_arrive_in_pieces(case: tuple[int, list[Reply]], pieces: list[int]) -> None:
-    size, replies = case
-    left, rest, found = b"".join(map(encoded, replies)), b"", list[Reply]()
-    for piece in [*pieces, len(left)]:
-        some, rest = dynamixel.parse(rest + left[:piece], size)
-        found, left = found + some, left[piece:]
-    assert found == replies
-
-
 @given(BYTES)
 def test_what_looks_like_a_header_is_stuffed(content: bytes) -> None:
     wire = frame(1, 0x55, content)
     assert wire[4:].find(b"\xff\xff\xfd\x00") < 0 or wire.find(b"\xff\xff\xfd\x00", 4) >= len(wire) - 5  # of the CRC
     assert emulator.unstuffed(wire[7:-2]) == b"\x55" + content
     assert wire[7:-2] == emulator.stuffed(b"\x55" + content)
-
-
-@given(REPLIES, st.lists(st.binary(max_size=12).map(lambda noise: noise.replace(b"\xfd", b"\x00")), min_size=6))
-def test_noise_between_replies_is_passed_over(case: tuple[int, list[Reply]], noise: list[bytes]) -> None:
-    size, replies = case
-    stream = b"".join(some + encoded(reply) for some, reply in zip(noise, replies, strict=False)) + noise[-1]
-    assert dynamixel.parse(stream, size)[0] == replies
-
-
-@given(st.binary(max_size=200), st.integers(0, 8))
-@example(b"\xff\xff\xfd\x00" * 3, 0)
-def test_no_stream_is_too_bad_to_read(stream: bytes, size: int) -> None:
-    found, rest = dynamixel.parse(stream, size)
-    assert all(encoded(reply) in stream and len(reply.data) == size for reply in found)
-    assert stream.endswith(rest)
-
-
-@given(st.integers(4, 13), st.integers(0, 7))
-def test_a_flipped_bit_is_noticed(position: int, bit: int) -> None:
-    wire = bytearray.fromhex("ff ff fd 00 01 07 00 55 00 06 04 26 65 5d")
-    wire[position] ^= 1 << bit
-    assert dynamixel.parse(bytes(wire), 3)[0] == []
-
-
-def test_errors_have_names() -> None:
-    assert dynamixel.complaints(HardwareError.OVERLOAD | HardwareError.OVERHEATED) == ["overheated", "overload"]
-    assert dynamixel.complaints(0) == []
-
-
-class _Port:
-    """Takes the vendor's packets for a serial port."""
-
-    is_using = False
-
-    def __init__(self) -> None:
-        self.written = b""
-
-    def clearPort(self) -> None:  # noqa: N802 - the vendor's name
-        """Nothing to clear."""
-
-    def writePort(self, packet: list[int]) -> int:  # noqa: N802 - the vendor's name
-        """Keep it."""
-        self.written = bytes(packet)
-        return len(packet)
-
-    def setPacketTimeout(self, _: int) -> None:  # noqa: N802 - the vendor's name
-        """Nothing to wait for."""
-
-
-@given(st.dictionaries(SERVO, st.binary(min_size=4, max_size=4), min_size=1, max_size=5))
-@example({1: b"\x00\x08\x00\x00", 2: b"\xff\xff\xff\xff"})
-def test_our_bytes_are_the_vendors(data: dict[int, bytes]) -> None:
-    sdk = pytest.importorskip("dynamixel_sdk", reason="needs pip install dynamixel-sdk")
-    port, packets = _Port(), sdk.PacketHandler(2.0)
-    write, read = sdk.GroupSyncWrite(port, packets, 116, 4), sdk.GroupSyncRead(port, packets, 126, 10)
-    for servo, piece in data.items():
-        write.addParam(servo, list(piece))
-        read.addParam(servo)
-    ours = dynamixel.sync_write(116, data)
-    write.txPacket()
-    assert port.written == ours or b"\xff\xff\xfd" in ours[4:]
-    read.txPacket()
-    assert port.written == dynamixel.sync_read(data, 126, 10)
 
 
 @given(BYTES)
@@ -193,6 +76,7 @@ def test_our_stuffing_is_the_vendors(content: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.oracle
 def test_the_vendors_driver_talks_to_the_emulator(start_arm: Start) -> None:
     sdk = pytest.importorskip("dynamixel_sdk", reason="needs pip install dynamixel-sdk")
     port, packets = sdk.PortHandler(start_arm("viperx").config.address), sdk.PacketHandler(2.0)
@@ -248,37 +132,6 @@ def test_a_turn_too_many_changes_nothing(start_arm: Start) -> None:
     held = device.servos.get(Register.GOAL_POSITION)
     assert held[1] > 4096
     assert held[3] < 0
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "target", "words"),
-    [
-        ("koch", "watchdog", 2, "shoulder_lift (servo 2): its watchdog has tripped"),
-        ("koch", "overload", 2, "shoulder_lift (servo 2): overload; it has no torque until it is rebooted"),
-        ("koch", "frozen", 3, "elbow_flex (servo 3): does not answer"),
-        pytest.param("koch", "stuck", 3, "does not follow", marks=pytest.mark.slow),
-        ("koch", "encoder_jump", 1, "shoulder_pan (servo 1): its encoder has jumped"),
-        ("viperx", "silent", 3, "shoulder_shadow (servo 3): does not answer"),
-        ("viperx", "encoder_jump", 5, "elbow_shadow (servo 5): 0.20 rad from servo 4"),
-        pytest.param("viperx", "voltage", 9, "gripper (servo 9): voltage", marks=pytest.mark.slow),
-    ],
-)
-def test_a_fault_ends_the_run_in_words(fail_arm: Start, name: str, kind: str, target: int, words: str) -> None:
-    fault = {"kind": kind, "target": target, "start": 10, "duration": 5 if kind == "watchdog" else 99}
-    fault["value"] = 0.2 if name == "viperx" else 4.0
-    bench, device, loop, ticks = fail_arm(name, fault, words)
-    assert loop.governor.faulty
-    if words.endswith("does not answer"):  # the others' values are kept
-        valid = np.array([tick.state.valid for tick in ticks])
-        silent = 2 if name == "koch" else 1
-        assert not valid[-1][silent]
-        assert valid[len(valid) // 2 :, silent + 1].mean() > 0.5
-    bench.require_no_violation()
-    if kind == "watchdog":
-        bench.undisturbed(device, 0.8)
-        bench.require_no_violation()
-    if kind == "overload":
-        assert device.servos.get(Register.TORQUE_ENABLE)[2] == 0
 
 
 @pytest.mark.parametrize(
