@@ -21,12 +21,14 @@ SILENT_PERIODS = 3
 """Control periods without a fresh action, after which it brakes."""
 STALE_S, FAULT_S = 0.02, 0.1
 """Age of the device's last answer from which nothing moves on [s], and from which the run is over."""
+LAG_S = 0.1
+"""How late a device may be where it was sent [s]: our choice; servos take 0.06 s. That is no distance from its way."""
 LOST_S = 0.1
 """How long the device may be farther from the commands than its limits of following say [s]."""
 ONE_COUNT = 5e-4
 """Share of a range by which a start may be beyond its end: about a count of a servo, and no motion (our choice)."""
 AT_REST = 1e-3
-"""Share of the velocity limit that counts as standing still."""
+"""Share of the device's own velocity limit that counts as standing still."""
 
 Elements = Float64[ndarray, " action"]
 
@@ -95,6 +97,10 @@ class Governor:
     def __init__(self, spec: DeviceSpec, workspace: Workspace | None = None) -> None:
         self.spec, self.workspace = spec, workspace
         self._following = np.array(spec.limits.following or np.full(len(spec.limits.low), np.inf))
+        (action,) = spec.action.values()
+        count = len(spec.limits.low)
+        self._names = action.element_names or tuple(f"element {index}" for index in range(count))
+        self._units = action.units if len(action.units) == count else action.units * count
         self.faulty = False
         """Whether it was the device's fault that nothing is followed any more."""
         self._stopped: str | None = "not started"
@@ -116,8 +122,9 @@ class Governor:
         # Where it rests at a limit, rounding may show it on the other side.
         begin = np.clip(state.position, np.array(limits.low) + limits.margin, np.array(limits.high) - limits.margin)
         self._motion = Motion(limits, self.spec.rate, self.workspace, begin)
+        self._sent, self._commands = np.tile(begin, (1 + round(LAG_S * self.spec.rate), 1)), 0
         self._fresh_ns, self._sequence, self._heard_ns = now_ns, state.sequence, state.received_ns
-        self._bad, self._followed_ns = 0, now_ns
+        self._bad, self._followed_ns, self._measured_ns = 0, now_ns, now_ns
         self._stopped, self._emergency, self.faulty = None, None, False
         return self._command(None, (), now_ns)
 
@@ -127,7 +134,7 @@ class Governor:
         problems = []
         if not (state.valid.all() and np.isfinite(position).all() and np.isfinite(velocity).all()):
             problems.append("not every element has been measured")
-        elif (np.abs(velocity) > AT_REST * np.array(limits.velocity)).any():
+        elif (np.abs(velocity) > AT_REST * self.spec.own_velocity).any():
             problems.append(f"it moves: {velocity.tolist()}")
         elif ((position < low - ONE_COUNT * (high - low)) | (position > high + ONE_COUNT * (high - low))).any():
             bounds = f"{low.tolist()} to {high.tolist()}"
@@ -188,18 +195,32 @@ class Governor:
             reasons.append(Reason.STALE_STATE)
         if silence > FAULT_S:
             self._fault(f"has been silent for {1e3 * silence:.0f} ms")
+        if state.valid.all():
+            self._measured_ns = now_ns
+        elif now_ns - self._measured_ns > FAULT_S * 1e9:
+            blind = ", ".join(self._names[index] for index in np.flatnonzero(~state.valid))
+            self._fault(f"has not measured {blind} for {(now_ns - self._measured_ns) / 1e6:.0f} ms")
         if state.faults:
             reasons.append(Reason.DEVICE_FAULT)
             self._fault(f"reports: {'; '.join(state.faults)}")
-        error = np.where(state.valid, np.abs(state.position - self._motion.position), 0.0)
+        sent, position = self._sent, state.position
+        apart = np.maximum(np.maximum(sent.min(axis=0) - position, position - sent.max(axis=0)), 0.0)
+        error = np.where(state.valid, apart, 0.0)
         if (error <= self._following).all():
             self._followed_ns = now_ns
         elif now_ns - self._followed_ns > LOST_S * 1e9:
             reasons.append(Reason.NOT_FOLLOWING)
-            self._fault(
-                f"does not follow: it is {error.tolist()} from where it was sent, {self._following.tolist()} allowed"
-            )
+            self._fault(f"does not follow: {self._behind(error)}")
         return reasons
+
+    def _behind(self, error: Elements) -> str:
+        """Every element that is too far from where it was sent, in words."""
+        names, units = self._names, self._units
+        return ", ".join(
+            f"{names[index]} is {error[index]:.3g} {units[index]} from where it was sent, "
+            f"allowed are {self._following[index]:.3g} {units[index]}"
+            for index in np.flatnonzero(error > self._following)
+        )
 
     def _wish(self, intent: Intent | None, now_ns: int, reasons: list[Reason]) -> Elements | None:
         """The intent's action if it is one and is fresh."""
@@ -230,5 +251,7 @@ class Governor:
         self, intent: Intent | None, reasons: tuple[Reason, ...], now_ns: int, emergency: str | None = None
     ) -> SafeCommand:
         requested, motion = None if intent is None else self._numbers(intent), self._motion
+        self._sent[self._commands % len(self._sent)] = motion.position
+        self._commands += 1
         arrays = motion.position.copy(), motion.speed.copy(), motion.push.copy(), requested
         return SafeCommand(*arrays, reasons, now_ns, emergency, _KEY)

@@ -20,9 +20,10 @@ VELOCITY, ACCELERATION, JERK = 2.0, 8.0, 100.0
 MARGIN = 0.01
 
 
-def device(elements: int) -> DeviceSpec:
-    """An arm with so many equal joints, from -1 to 1 rad."""
-    limits = Limits(*((value,) * elements for value in (-1.0, 1.0, VELOCITY, ACCELERATION, JERK)), MARGIN)
+def device(elements: int, following: float = np.inf) -> DeviceSpec:
+    """An arm with so many equal joints, from -1 to 1 rad, that may be so far from its commands."""
+    values = (-1.0, 1.0, VELOCITY, ACCELERATION, JERK)
+    limits = Limits(*((value,) * elements for value in values), MARGIN, (following,) * elements)
     action = SpaceSpec((FieldSpec("action", (elements,), units=("rad",)),))
     return DeviceSpec("test", "test", SpaceSpec(()), action, limits, RATE, (Stop.HOLD,), None)
 
@@ -30,8 +31,8 @@ def device(elements: int) -> DeviceSpec:
 class Rig:
     """A governor before a device that always is where it was commanded to be."""
 
-    def __init__(self, start: Float64[ndarray, " action"]) -> None:
-        self.governor = Governor(device(len(start)))
+    def __init__(self, start: Float64[ndarray, " action"], following: float = np.inf, share: float = 1.0) -> None:
+        self.governor = Governor(device(len(start), following).slower(share))
         self.period = 0
         self.commands = [self.governor.start(self.state(start), 0)]
 
@@ -228,6 +229,22 @@ def test_a_silent_device_halts_at_40_ms_and_ends_the_run_at_100_ms() -> None:
     assert "silent for 120 ms" in str(rig.governor.stopped)
 
 
+def test_an_element_that_is_not_measured_any_more_halts_at_once_and_ends_the_run_after_100_ms() -> None:
+    rig = Rig(np.zeros(2))
+
+    def blind_step() -> SafeCommand:
+        state = rig.state(rig.commands[-1].position, valid=np.array([True, False]))
+        return rig.step(np.ones(2), State(**{**vars(state), "sequence": rig.period + 1}))
+
+    for _ in range(5):
+        assert Reason.STALE_STATE in blind_step().reasons
+        assert rig.governor.stopped is None
+    blind_step()
+    assert rig.governor.stopped == "test has not measured element 1 for 120 ms"
+    assert rig.governor.faulty
+    rig.require_limits()
+
+
 def test_a_fault_of_the_device_ends_the_run() -> None:
     rig = Rig(np.zeros(1))
     rig.step([0.1], state=rig.state(np.zeros(1), faults=("joint 3 is overheated",)))
@@ -246,6 +263,38 @@ def test_an_emergency_stop_is_latched_until_a_new_start() -> None:
     rest = rig.commands[-1].position
     rig.governor.start(rig.state(rest), rig.period * PERIOD_NS)
     assert rig.governor.stopped is None
+
+
+@pytest.mark.parametrize("late", [3, 5])
+def test_being_late_is_no_distance_from_the_way(late: int) -> None:
+    """At the greatest velocity it is 0.2 rad from the last command, yet always where it was sent 0.1 s ago."""
+    rig = Rig(np.array([-0.9]), following=0.02)
+    for _ in range(60):
+        rig.step([0.9], state=rig.state(rig.commands[max(0, len(rig.commands) - 1 - late)].position))
+    assert rig.governor.stopped is None
+    assert max(abs(rig.differences()[1])) == pytest.approx(VELOCITY, rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05])
+def test_what_stays_behind_ends_the_run_at_any_speed(share: float) -> None:
+    """It is stuck, and commands go on by 0.02 rad and what 0.2 s more let them."""
+    rig = Rig(np.zeros(1), following=0.02, share=share)
+    while rig.governor.stopped is None:
+        command = rig.step([0.9], state=rig.state(np.zeros(1)))
+    assert "does not follow" in rig.governor.stopped
+    assert Reason.NOT_FOLLOWING in command.reasons
+    assert 0.02 < command.position[0] < 0.02 + 0.24 * share * VELOCITY
+    assert rig.governor.faulty
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05, 0.001])
+def test_what_rests_at_full_speed_rests_at_any(share: float) -> None:
+    """Sensors do not become quieter because a device is told to be slow."""
+    rig = Rig(np.zeros(1), share=share)
+    trembling = rig.state(np.zeros(1), velocity=np.array([0.9e-3 * VELOCITY]))
+    assert rig.governor.start(trembling, 0).position.tolist() == [0.0]
+    with pytest.raises(DeviceError, match="it moves"):
+        rig.governor.start(rig.state(np.zeros(1), velocity=np.array([1.1e-3 * VELOCITY])), 0)
 
 
 @pytest.mark.parametrize(
