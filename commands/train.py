@@ -26,7 +26,8 @@ def run(config: TrainConfig, as_json: bool) -> None:
     name = f"train-{Path(config.data).stem}-{choice('policy', config.policy)}-{config.seed}"
     folder = Path(config.run or f"runs/{name}")
     task = store.metadata.get("task")
-    task = task if isinstance(task, dict) else {}  # a recording of others names its task in a word, or not at all
+    # A recording of others names its task in a word, or not at all; one of a device says which device that was.
+    task = task if task and isinstance(task, dict) else _recorded_on(store)
     options: dict[str, Any] = {"fields": config.fields, "held_out": config.held_out}
     with create_run(folder, config, task, config.resume) as run, progress("clone") as report:
         clone(store, config.policy, config.cloning, config.seed, run, report, **options)
@@ -47,6 +48,12 @@ def _open(path: Path) -> EpisodeStore:
             f"'{path}' is not an alula dataset. Convert it first: alula convert {path} demonstrations.zarr"
         )
     return EpisodeStore.open(path)
+
+
+def _recorded_on(store: EpisodeStore) -> dict[str, Any]:
+    """For checkpoints of policies without a task: the device, which is the only one that they can be run on."""
+    device = store.metadata.get("device")
+    return {"device": device} if isinstance(device, str) else {}
 
 
 def _held_out(folder: Path) -> list[Result]:

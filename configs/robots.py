@@ -43,7 +43,7 @@ class DeployConfig:
     """What `alula serve` printed."""
     device: Any = None
     task: Any = None
-    """What the policy does; default what it was trained on."""
+    """What the policy does; default what it was trained on. If it learnt from recordings: the emulator's scene."""
     emulate: bool = False
     """Start the device's emulator, with the task's scene around it, instead of looking for a real one."""
     dry_run: bool = False
@@ -55,7 +55,7 @@ class DeployConfig:
     first_seed: int = 1_000_000
     """Emulator: seed of the first episode's scene; the others follow. Training never sees seeds of this range."""
     seconds: float | None = None
-    """Time limit of an episode [s]; default the task's."""
+    """Time limit of an episode [s]; default the task's; needed where there is none."""
     start: list[float] | None = None
     """Real robot: where an episode begins, in the device's coordinates; default wherever it is."""
     box: list[float] | None = None
@@ -64,31 +64,42 @@ class DeployConfig:
     """Where the poses of things arrive, as host:port; see docs/hardware."""
     poses: str | None = None
     """File with poses of things that stand still."""
-    mode: str = "synchronous"
-    """`synchronous` plans when nothing is left to do, `asynchronous` ahead of need, `real_time` so that plans agree."""
+    cameras: list[str] = field(default_factory=list)
+    """Cameras that the policy sees by, as NAME:KIND or NAME:KIND:SOURCE, like `[front:opencv:/dev/video0]`."""
+    width: int | None = None
+    """Of the cameras' pictures [pixel]; default what the policy saw."""
+    height: int | None = None
+    """Of the cameras' pictures [pixel]; default what the policy saw."""
+    max_age: float = 0.2
+    """Age of a picture [s] above which the policy is not asked."""
+    mode: str | None = None
+    """`synchronous` plans when nothing is left to do, `asynchronous` ahead of need, `real_time` so that plans agree;
+    default `real_time` for policies that plan ahead, `synchronous` for those that decide anew at every step."""
     execute_steps: int | None = None
     """Actions that are executed of a plan; default as the policy was trained."""
     threshold: float = 0.5
     """asynchronous: share of a plan that is left when the next one is asked for."""
     ensemble: bool = False
     """asynchronous: average all plans that say something about a step."""
-    blend: float = 0.0
-    """Share of a control step that the way from one wish to the next takes; 0: a jump as in simulation, which the
-    governor shapes; 1: the smoothest, and latest."""
+    blend: float | None = None
+    """Share of a control step that the way from one wish to the next takes; default as the policy has learnt it.
+    0: a jump as in simulation, which the governor shapes; 1: the whole step, as between recorded commands."""
     deadline: float = 1.0
     """Time after which a plan is of no use [s]."""
     policy_seed: int = 0
     """Of the policy's noise."""
+    operator: str | None = None
+    """Who may take over while the policy drives: `keyboard` or `gamepad`."""
     out: str | None = None
     """Dataset (.zarr) to record; default runs/deploy-DEVICE-TASK-NUMBER.zarr."""
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        if self.mode not in (modes := ("synchronous", "asynchronous", "real_time")):
+        if self.mode not in (None, *(modes := ("synchronous", "asynchronous", "real_time"))):
             raise ConfigError(unknown_name("mode", self.mode, modes))
         require_least(1, episodes=self.episodes)
-        require_least(0, first_seed=self.first_seed, policy_seed=self.policy_seed)
-        if not 0 <= self.blend <= 1:
+        require_least(0, first_seed=self.first_seed, policy_seed=self.policy_seed, max_age=self.max_age)
+        if self.blend is not None and not 0 <= self.blend <= 1:
             raise ConfigError(f"blend is {self.blend}; allowed is a share from 0 to 1")
         for name in ("seconds", "deadline"):
             value = getattr(self, name)
@@ -127,7 +138,9 @@ class RecordConfig:
     out: str = ""
     """Dataset to write (.zarr)."""
     source: str = "keyboard"
-    """Who steers: keyboard, gamepad, or hold (nobody)."""
+    """Who steers: keyboard, gamepad, leader (a second arm), hand (the arm itself, without power), or hold (nobody)."""
+    leader: Any = None
+    """A second arm that is led by hand, and that the device follows: choosing one is `source=leader`."""
     episodes: int = 10
     """Demonstrations to record."""
     seconds: float = 60.0
@@ -150,7 +163,8 @@ class RecordConfig:
     """Replace an existing dataset."""
 
     def __post_init__(self) -> None:
-        """Check counts and times."""
+        """Check counts and times; who chooses a leader wants it to lead."""
+        self.source = self.source if self.leader is None else "leader"
         require_least(1, episodes=self.episodes)
         require_least(0, seconds=self.seconds, max_age=self.max_age)
         require_least(1, rate=self.rate)

@@ -45,11 +45,11 @@ def task_of(checkpoint: Checkpoint, config: Any | None) -> tuple[Task, Any]:
         AlulaError: the checkpoint names no known task, or sees and commands something else than the task does.
     """
     if config is None:
-        if not checkpoint.task:
+        if "name" not in checkpoint.task:
             raise AlulaError(
                 "the checkpoint was trained on a recording that belongs to no simulated task, so it cannot be run "
-                "here; how well it foretells held-out actions is in its run's report.html. If a task has the same "
-                "spaces, choose it with task=NAME"
+                "here; how well it foretells held-out actions is in its run's report.html, and alula deploy runs it on "
+                "the robot that was recorded. If a task has the same spaces, choose it with task=NAME"
             )
         name = checkpoint.task.get("name")
         if name not in TASKS:

@@ -280,7 +280,8 @@ class RunRecorder:
         Raises:
             DatasetError: it cannot be written. The episode is still there: `end` may be called again.
         """
-        steps = [step for step in self._steps if self._teaches(step)]
+        # A person's steps come as they are made, a policy's when the run is over.
+        steps = sorted((step for step in self._steps if self._teaches(step)), key=lambda step: step[2])
         streams = {STREAM: self._ticks.arrays()}
         if self.workspace is not None:
             times = [np.full(len(answer), time_ns) for time_ns, answer in self._answers]

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from alula.commands.deployment.embodiment import Embodiment
 from alula.commands.deployment.scenes import Scene
-from alula.commands.deployment.twin import Twin
 from alula.core.errors import DeviceError
 from alula.real_robot.contract import Device, DeviceSpec, Intent, State, Workspace
 from alula.real_robot.loop import OVER, ControlLoop, Source, Tick, Timing
+from alula.real_robot.sources.arbitration import Arbitration
 from alula.real_robot.sources.goto import GoTo
+from alula.real_robot.teleoperation.operator import Operator
+from alula.real_robot.teleoperation.teleoperation import takeover
 
 APPROACH_S = 30.0
 """Longest way to the start [s]."""
@@ -85,6 +88,7 @@ class EpisodeResult:
 
     seed: int
     success: bool
+    """Meaningless where nobody has judged."""
     stopped: str | None
     """Why the governor ended it; None where the time was up or the scene decided."""
     reasons: Counter[str] = field(default_factory=Counter)
@@ -97,27 +101,36 @@ class Session:
 
     Args:
         device: Configured.
-        twin: Knows what an episode's start means for the device.
+        embodiment: Knows what an episode's start means for the device.
         make_driver: Who drives the next episode; called when it begins.
         scene: What is around the robot.
         seconds: Time limit of an episode [s].
         workspace: Where the device may be.
         record: Told of every period.
+        operator: Opened; may take over from whoever drives, also on the way to the start.
     """
 
     def __init__(
         self,
         device: Device,
-        twin: Twin,
+        embodiment: Embodiment,
         make_driver: Callable[[], Source],
         scene: Scene,
         seconds: float,
         workspace: Workspace | None = None,
         record: Callable[[Tick], Any] = lambda tick: None,
+        operator: Operator | None = None,
     ) -> None:
-        self.device, self.twin, self.make_driver, self.scene = device, twin, make_driver, scene
+        self.device, self.embodiment, self.make_driver, self.scene = device, embodiment, make_driver, scene
         self.seconds = seconds
-        self.workspace, self.record = workspace, record
+        self.workspace, self.record, self.operator = workspace, record, operator
+        self._arbitration: Arbitration | None = None
+        """Between the operator and whoever else drives."""
+
+    @property
+    def intervening(self) -> bool:
+        """Whether the operator is in charge."""
+        return self._arbitration is not None and self._arbitration.intervening
 
     def episode(self, seed: int) -> EpisodeResult:
         """One episode.
@@ -129,6 +142,8 @@ class Session:
         reasons: Counter[str] = Counter()
 
         def keep(tick: Tick) -> None:
+            if self._arbitration is not None:
+                self._arbitration.note(tick)
             self.record(tick)
             if source.driving:
                 reasons.update(str(reason) for reason in tick.command.reasons)
@@ -136,13 +151,18 @@ class Session:
         def finish() -> None:
             loop.finish()
 
+        def stop(why: str) -> None:
+            loop.governor.emergency_stop(why)
+
         def begin() -> Source:
             self.scene.begin(finish)
             return self.make_driver()
 
-        place = None if start is None else GoTo(self.device.spec, self.twin.start(start))
+        place = None if start is None else GoTo(self.device.spec, self.embodiment.start(start))
         source = EpisodeSource(self.device.spec, place, begin, self.seconds, finish)
-        loop = ControlLoop(self.device, source, keep, self.workspace)
+        if self.operator is not None:
+            self._arbitration = takeover(self.operator, source, self.device.spec, stop)
+        loop = ControlLoop(self.device, self._arbitration or source, keep, self.workspace)
         loop.run(self.seconds + APPROACH_S)
         stopped = None if loop.governor.stopped == OVER else loop.governor.stopped
         if not source.driving:

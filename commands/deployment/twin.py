@@ -6,13 +6,13 @@ next position by the task's own `control`. So no convention is written twice, an
 in simulation, down to the bit if the world is the same.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 from numpy import ndarray
 
+from alula.commands.deployment.embodiment import Embodiment, Poses
 from alula.core.errors import ConfigError, DeviceError
 from alula.real_robot.contract import DeviceSpec, State, Workspace
 from alula.real_robot.workspace import ArmWorkspace
@@ -32,11 +32,8 @@ QUICKNESS = 40.0
 SHARE = 0.95
 """Of the device's limits that is used, so that the governor has nothing to change."""
 
-Poses = Mapping[str, Float64[ndarray, "7"]]
-"""Position [m] and quaternion wxyz in the world, by the thing's name."""
 
-
-class Twin(ABC):
+class Twin(Embodiment):
     """A task's scene that is set to what was measured.
 
     Args:
@@ -44,18 +41,23 @@ class Twin(ABC):
         spec: Of the device.
     """
 
+    direct = False
+    blend = 0.0
+
     def __init__(self, task: Task, spec: DeviceSpec) -> None:
-        self.task, self.spec = task, spec
+        super().__init__(spec)
+        self.task = task
         self.environment = TaskVectorEnv(task, 1, num_threads=1)
         self.scene = self.environment.engine.state
 
     def restart(self) -> None:
-        """Forget the last episode."""
+        """See `Embodiment.restart`."""
         self.environment.reset(seed=0)
         self._fresh = True
+        self.resume()
 
     def observe(self, state: State, poses: Poses) -> dict[str, Float32[ndarray, " field"]]:
-        """What the policy sees; to be called once per control step of the task."""
+        """See `Embodiment.observe`."""
         self.measure(state)
         self.task.place(self.scene, {name: pose[None] for name, pose in poses.items()})
         self.task.forward(self.scene)
@@ -64,27 +66,6 @@ class Twin(ABC):
             self._fresh = False
         return {name: value[0] for name, value in self.task.observe(self.scene).items()}
 
-    def start(self, place: list[float]) -> Float64[ndarray, " position"]:
-        """Where the device should be at the start of an episode.
-
-        Args:
-            place: As the task says it: joints, or position and yaw. A gripper begins open.
-        """
-        position = np.array(place, dtype=np.float64)
-        grip = self.spec.grip
-        return position if grip is None else np.insert(position, grip.element, grip.opened)
-
-    def workspace(self, box: list[float]) -> Workspace:
-        """Where the device may be so that its tool stays in a box.
-
-        Args:
-            box: x, y, z of its lowest, then of its highest corner [m].
-
-        Raises:
-            ConfigError: the device has no tool, or the box is none.
-        """
-        raise ConfigError(f"box is for arms; {self.spec.name} keeps inside its own fence: set device.fence and ceiling")
-
     @abstractmethod
     def measure(self, state: State) -> None:
         """Write what the device measured into the scene."""
@@ -92,10 +73,6 @@ class Twin(ABC):
     @abstractmethod
     def begin(self) -> None:
         """Make what the task remembers agree with the first measurement of an episode."""
-
-    @abstractmethod
-    def wish(self, action: Float[ndarray, " action"], state: State) -> Float64[ndarray, " position"]:
-        """Where the device should be at the end of the control step that this action begins."""
 
 
 class ArmTwin(Twin):
@@ -108,7 +85,7 @@ class ArmTwin(Twin):
         self._joints = [index for index in range(len(spec.limits.low)) if not spec.grip or index != spec.grip.element]
 
     def workspace(self, box: list[float]) -> Workspace:
-        """See `Twin.workspace`."""
+        """See `Embodiment.workspace`."""
         if len(box) != 6:
             raise ConfigError(
                 f"box has {len(box)} numbers; it needs x, y, z of its lowest and of its highest corner [m]"
@@ -129,6 +106,10 @@ class ArmTwin(Twin):
                 scene.qpos[0, finger] = arm.robot.gripper.stroke * np.clip(share, 0.0, 1.0)
         if "observation.wrench" in state.observation:
             scene.sensors[0] = state.observation["observation.wrench"]
+
+    def resume(self) -> None:
+        """The commanded pose will be where the tool is."""
+        self._fresh = True
 
     def begin(self) -> None:
         """The commanded pose is where the tool is."""
@@ -153,9 +134,8 @@ class QuadcopterTwin(Twin):
 
     task: QuadcopterTask
 
-    def restart(self) -> None:
-        """Forget the last episode."""
-        super().restart()
+    def resume(self) -> None:
+        """The way on begins where the drone is."""
         self._reference: ndarray | None = None
 
     def measure(self, state: State) -> None:

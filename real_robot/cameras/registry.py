@@ -16,12 +16,14 @@ class CameraEntry:
     config: type[CameraConfig]
     driver: str
     """Where the driver's class is, as module:name below `alula.real_robot.cameras`; it takes the settings."""
+    source: str | None
+    """The setting that says which one of this kind it is; None where there is only one."""
 
 
 CAMERAS = {
-    "opencv": CameraEntry(OpenCVConfig, "opencv:OpenCVDriver"),
-    "realsense": CameraEntry(RealSenseConfig, "realsense:RealSenseDriver"),
-    "synthetic": CameraEntry(SyntheticConfig, "synthetic:SyntheticDriver"),
+    "opencv": CameraEntry(OpenCVConfig, "opencv:OpenCVDriver", "source"),
+    "realsense": CameraEntry(RealSenseConfig, "realsense:RealSenseDriver", "serial"),
+    "synthetic": CameraEntry(SyntheticConfig, "synthetic:SyntheticDriver", None),
 }
 
 

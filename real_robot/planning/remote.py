@@ -2,8 +2,7 @@
 
 import socket
 
-from alula.core.errors import DeviceError, SpecError
-from alula.core.spaces import SpaceSpec
+from alula.core.errors import DeviceError
 from alula.real_robot.planning.background import Background
 from alula.real_robot.planning.planner import Description, Plan, Request
 from alula.real_robot.planning.wire import PROTOCOL, Link, answered, question
@@ -20,28 +19,17 @@ class RemotePlanner(Background):
         port: Of the server.
         token: What the server printed when it began.
         deadline: Time after which an answer is of no use [s].
-        spaces: Observation and action that the policy must have; None: whatever it has.
 
     Raises:
-        DeviceError: no server is there, it refuses, or its policy is another one.
+        DeviceError: no server is there, or it refuses.
     """
 
-    def __init__(
-        self, host: str, port: int, token: str, deadline: float, spaces: tuple[SpaceSpec, SpaceSpec] | None = None
-    ) -> None:
+    def __init__(self, host: str, port: int, token: str, deadline: float) -> None:
         super().__init__(deadline)
         self.name = f"the policy server at {host}:{port}"
         self._address, self._token = (host, port), token
         self._link: Link | None = None
         self._link, self.description = self._connect()
-        try:
-            if spaces is not None:
-                remedy = "Serve the policy that was made for this robot"
-                for found, wanted in zip((self.description.observation, self.description.action), spaces, strict=True):
-                    found.require(wanted, self.name, "the robot", remedy)
-        except SpecError as error:
-            self._link.close()
-            raise DeviceError(str(error)) from error
         self._thread.start()
 
     def _connect(self) -> tuple[Link, Description]:

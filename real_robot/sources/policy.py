@@ -23,6 +23,10 @@ ROUNDING = 100
 """A period of the device that reaches into a control step by less than this part of itself belongs to the one before:
 lengths are whole nanoseconds."""
 
+AWAY_NS = 100_000_000
+"""Time without being asked after which somebody else has been in charge [ns]: our choice; a loop that misses periods
+misses fewer."""
+
 Observe = Callable[[State], Mapping[str, Shaped[ndarray, "*field"]] | None]
 """What the policy sees in this state, one array per field; None where something of it is missing."""
 Wish = Callable[[Float[ndarray, " action"], State], Float64[ndarray, " position"]]
@@ -85,6 +89,7 @@ class PolicySource:
         observe: Called once at the beginning of every control step.
         wish: Called once for every action that is executed.
         blend: Share of a control step that the straight way to its wish takes, 0 for a jump.
+        resume: Called when somebody else has been in charge, before the policy goes on.
     """
 
     def __init__(
@@ -96,14 +101,17 @@ class PolicySource:
         observe: Observe,
         wish: Wish,
         blend: float = 1.0,
+        resume: Callable[[], None] = lambda: None,
     ) -> None:
         self.planner, self.period_ns, self.device_period_ns = planner, round(1e9 / rate), device_period_ns
-        self._observe, self._wish = observe, wish
+        self._observe, self._wish, self._resume = observe, wish, resume
         self._blend_ns = max(1, round(blend * self.period_ns))
-        self._buffer = ChunkBuffer(execution)
+        self._execution, self._buffer = execution, ChunkBuffer(execution)
         self.records: list[PolicyStep] = []
         """One for every control step, the present one included; whoever keeps them elsewhere may empty it."""
         self.punctuality = Punctuality()
+        self._asked_ns = 0
+        """When it was last asked what it wishes [ns]."""
         self._start: int | None = None
         """When the first observation was complete, where the grid begins [ns]."""
         self._present: PolicyStep | None = None
@@ -118,6 +126,9 @@ class PolicySource:
         now = round((now_ns - start) / self.device_period_ns) * self.device_period_ns
         end = now + self.device_period_ns
         step = (end - self.device_period_ns // ROUNDING) // self.period_ns
+        if now_ns - self._asked_ns > AWAY_NS and self._present is not None:
+            self._start_anew()
+        self._asked_ns = now_ns
         self._take(self.planner.poll(), step, now_ns)
         since = now
         if self._present is None or step != self._present.step:
@@ -126,6 +137,11 @@ class PolicySource:
             since = step * self.period_ns
         self._decide(since, now_ns, state)
         return None if self._way is None else Intent(self._way.at(end), now_ns, "policy")
+
+    def _start_anew(self) -> None:
+        """Whatever was planned, the device is elsewhere now."""
+        self._buffer, self._question, self._way = ChunkBuffer(self._execution), None, None
+        self._resume()
 
     def _begin(self, step: int, now_ns: int, state: State) -> bool:
         """Observe, and ask if it is time to; False before the first observation."""

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from alula.commands.deployment.recording import STREAM, RunRecorder
-from alula.commands.record import Demonstration, Ending, spaces
+from alula.commands.record import Ending, keeping, spaces
+from alula.core.spaces import SpaceSpec
 from alula.core.transitions import Episode
 from alula.datasets.store import EpisodeStore
+from alula.real_robot.cameras.group import Cameras
 from alula.real_robot.contract import Device
 from alula.real_robot.devices.config import SimulatedConfig
 from alula.real_robot.devices.registry import make_device
@@ -27,7 +29,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shown") / "demo.zarr"
     device = make_device(CONFIG)
     device.configure()
-    recorder = RunRecorder(path, device.spec, *spaces(device.spec, 10.0, ()), {}, "teleoperation")
+    recorder = RunRecorder(path, device.spec, *spaces(device.spec, 10.0, SpaceSpec(())), {}, "teleoperation")
     for number in range(2):
         recorder.begin({"number": number})
         demonstrate(device, recorder)
@@ -41,7 +43,7 @@ def demonstrate(device: Device, recorder: RunRecorder) -> None:
     script.open()
     operator = Ending(script, lambda: loop.finish())
     source = Teleoperation(operator, device.spec, lambda why: loop.governor.emergency_stop(why))
-    loop = ControlLoop(device, source, Demonstration(recorder, 10.0, (), 0.1))
+    loop = ControlLoop(device, source, keeping(recorder, 10.0, Cameras([])))
     loop.run(5.0)
 
 

@@ -69,8 +69,7 @@ def test_wherever_it_runs_a_policy_plans_the_same_and_its_death_is_noticed(made:
     own = ProcessPlanner(BUILD, {"checkpoint": str(made / "cloned"), "seed": 0}, PATIENCE)
     with serving(made / "cloned") as (process, port, token):
         assert len(token) >= 16
-        spaces = (description.observation, description.action)
-        remote = RemotePlanner("127.0.0.1", port, token, PATIENCE, spaces)
+        remote = RemotePlanner("127.0.0.1", port, token, PATIENCE)
         for request in requests(own):
             wanted = here(request)
             assert wanted.shape == (8, 4)

@@ -275,14 +275,6 @@ def test_another_protocol_is_one_error(
         connect(serve(echo))
 
 
-def test_another_robots_policy_is_one_error(serve: Callable[..., PolicyServer], connect: Callable) -> None:
-    """Field by field."""
-    mine = SpaceSpec((FieldSpec("action", (4,), rate=20.0),))
-    with pytest.raises(DeviceError, match=r"'action': shape is \(3,\) in the policy server at .*, \(4,\) in the robot"):
-        connect(serve(echo), spaces=(OBSERVATION, mine))
-    connect(serve(echo), spaces=(OBSERVATION, ACTION))
-
-
 def test_nobody_there_is_one_error(serve: Callable[..., PolicyServer], connect: Callable) -> None:
     server = serve(echo)
     server.close()
