@@ -21,6 +21,9 @@ SILENT_PERIODS = 3
 """Control periods without a fresh action, after which it brakes."""
 STALE_S, FAULT_S = 0.02, 0.1
 """Age of the device's last answer from which nothing moves on [s], and from which the run is over."""
+BLIND_S = 0.25
+"""How long an element may not be measured before the run is over [s]: our choice, so that drivers, which know why,
+say so first."""
 LAG_S = 0.1
 """How late a device may be where it was sent [s]: our choice; servos take 0.06 s. That is no distance from its way."""
 LOST_S = 0.1
@@ -124,7 +127,7 @@ class Governor:
         self._motion = Motion(limits, self.spec.rate, self.workspace, begin)
         self._sent, self._commands = np.tile(begin, (1 + round(LAG_S * self.spec.rate), 1)), 0
         self._fresh_ns, self._sequence, self._heard_ns = now_ns, state.sequence, state.received_ns
-        self._bad, self._followed_ns, self._measured_ns = 0, now_ns, now_ns
+        self._bad, self._followed_ns, self._measured_ns = 0, now_ns, np.full(len(begin), now_ns)
         self._stopped, self._emergency, self.faulty = None, None, False
         return self._command(None, (), now_ns)
 
@@ -195,11 +198,11 @@ class Governor:
             reasons.append(Reason.STALE_STATE)
         if silence > FAULT_S:
             self._fault(f"has been silent for {1e3 * silence:.0f} ms")
-        if state.valid.all():
-            self._measured_ns = now_ns
-        elif now_ns - self._measured_ns > FAULT_S * 1e9:
-            blind = ", ".join(self._names[index] for index in np.flatnonzero(~state.valid))
-            self._fault(f"has not measured {blind} for {(now_ns - self._measured_ns) / 1e6:.0f} ms")
+        self._measured_ns[state.valid] = now_ns
+        blind = np.flatnonzero(now_ns - self._measured_ns > BLIND_S * 1e9)
+        if len(blind):
+            unseen = ", ".join(self._names[index] for index in blind)
+            self._fault(f"has not measured {unseen} for {(now_ns - self._measured_ns[blind].min()) / 1e6:.0f} ms")
         if state.faults:
             reasons.append(Reason.DEVICE_FAULT)
             self._fault(f"reports: {'; '.join(state.faults)}")

@@ -30,7 +30,7 @@ LIGHT, HEAVY = (2.0, 8.0, 100.0), (1.5, 4.0, 60.0)
 """Limits of motion of either arm [rad/s, rad/s^2, rad/s^3]: our choice; Trossen permits 3.1 rad/s."""
 MARGIN = 0.02
 """Kept from the ends of the joints [rad]: our choice."""
-FOLLOWING = 0.2
+FOLLOWING = 0.3
 """Largest distance from the commands of the last 0.1 s [rad]: our choice, as for the SO-101; not of the gripper."""
 WATCHDOG_STEP = 0.02
 """Unit of the servos' watchdog [s] (Robotis)."""

@@ -27,9 +27,9 @@ VELOCITY, ACCELERATION, JERK = 3.0, 20.0, 1000.0
 """Limits of motion [rad/s, rad/s^2, rad/s^3]: our choice; the servo does 4.7 rad/s without load."""
 MARGIN = 0.02
 """Kept from the ends of the joints [rad]: our choice."""
-FOLLOWING = (*(5 * (0.2,)), np.inf)
-"""Largest distance from the commands of the last 0.1 s [rad]: our choice, fifty times that of the emulated arm in free
-motion, so that a payload may bend a real one, and as far as it may press; the gripper presses what it holds."""
+FOLLOWING = (*(5 * (0.3,)), np.inf)
+"""Largest distance from the commands of the last 0.1 s [rad]: our choice, seventy times that of the emulated arm in
+free motion, so that a payload may bend a real one, and as far as it may press; the gripper presses what it holds."""
 GRIPPER = (-0.13, 1.70)
 """Its angle with the jaws together, and as far apart as they go in use [rad]: our choice, inside its ends."""
 RATE = 50.0
