@@ -23,8 +23,9 @@ SERVOS = (1, 2, 3, 4, 5, 6)
 LOW = (-1.91986, -1.74533, -1.69, -1.65806, -2.74385, -0.17453)
 HIGH = (1.91986, 1.74533, 1.69, 1.65806, 2.84121, 1.74533)
 """Of the joints [rad] (URDF)."""
-VELOCITY, ACCELERATION, JERK = 3.0, 20.0, 1000.0
-"""Limits of motion [rad/s, rad/s^2, rad/s^3]: our choice; the servo does 4.7 rad/s without load."""
+VELOCITY, ACCELERATION, JERK = 3.0, 40.0, 3000.0
+"""Limits of motion [rad/s, rad/s^2, rad/s^3]: our choice, with which a policy carries over from simulation; the servo
+does 4.7 rad/s without load, and by our estimate its stall torque turns the outstretched arm at 60 rad/s^2."""
 MARGIN = 0.02
 """Kept from the ends of the joints [rad]: our choice."""
 FOLLOWING = (*(5 * (0.3,)), np.inf)
