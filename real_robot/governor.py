@@ -21,7 +21,7 @@ SILENT_PERIODS = 3
 """Control periods without a fresh action, after which it brakes."""
 STALE_S, FAULT_S = 0.02, 0.1
 """Age of the device's last answer from which nothing moves on [s], and from which the run is over."""
-BLIND_S = 0.25
+BLIND_S = 0.4
 """How long an element may not be measured before the run is over [s]: our choice, so that drivers, which know why,
 say so first."""
 LAG_S = 0.1

@@ -105,9 +105,10 @@ class ControlLoop:
         """
         device, governor = self.device, self.governor
         self._finished = False
-        state = device.activate()
+        with hurrying(LOOP):
+            state = device.activate()
         try:
-            with hurrying(LOOP):
+            with hurrying(LOOP):  # Anew, as a driver may have chosen another priority for what it has begun.
                 due = time.monotonic_ns()
                 self._send(state, None, governor.start(state, due), start=True)
                 self._follow(due, due + round(seconds * 1e9))
