@@ -22,19 +22,17 @@ def hurry(priority: int) -> None:
 
 @contextmanager
 def hurrying(priority: int) -> Iterator[None]:
-    """Make the calling thread a real-time one meanwhile; what it starts is not, and nothing changes where forbidden.
+    """Make the calling thread, and those that it starts, real-time ones meanwhile; nothing changes where forbidden.
 
     Args:
         priority: Among real-time threads, 1 to 99.
     """
-    try:
-        before = os.sched_getscheduler(0), os.sched_getparam(0)
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
-    except (OSError, AttributeError):  # not permitted, or not Linux
+    if not hasattr(os, "sched_setscheduler"):  # not Linux
         yield
         return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    hurry(priority)
     try:
         yield
     finally:
-        with suppress(OSError):  # a thread without privileges cannot take back what it allowed itself
-            os.sched_setscheduler(0, *before)
+        os.sched_setscheduler(0, *before)

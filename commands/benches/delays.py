@@ -8,9 +8,8 @@ what is executed of it are those that follow. Where a demonstrator makes up for 
 cloned from it have all their correction in the actions that are dropped, and rest in those that are executed: the arm
 stops short of the target and stays there, however well a plan agrees with the one before. Reach's own expert is of
 that kind: its tool is there after 7 control steps (median), fewer than half a plan, errors below 2 cm take it a single
-one, and its episodes end on arrival, so that most plans end with actions that were never seen. Executed 200 ms late,
-such a policy reaches .2 to .4 of the points in either mode without pauses. So this demonstrator is unhurried, and goes
-on after it has arrived; the network, its training and what counts as success are as everywhere.
+one, and its episodes end on arrival, so that most plans end with actions that were never seen. So this demonstrator is
+unhurried, and goes on after it has arrived; the network, its training and what counts as success are as everywhere.
 """
 
 from collections.abc import Callable

@@ -29,8 +29,8 @@ does 4.7 rad/s without load, and by our estimate its stall torque turns the outs
 MARGIN = 0.02
 """Kept from the ends of the joints [rad]: our choice."""
 FOLLOWING = (*(5 * (0.3,)), np.inf)
-"""Largest distance from the commands of the last 0.1 s [rad]: our choice, seventy times that of the emulated arm in
-free motion, so that a payload may bend a real one, and as far as it may press; the gripper presses what it holds."""
+"""Largest distance from the commands of the last 0.1 s [rad]: our choice, far above that of the emulated arm in free
+motion, so that a payload may bend a real one, and as far as it may press; the gripper presses what it holds."""
 GRIPPER = (-0.13, 1.70)
 """Its angle with the jaws together, and as far apart as they go in use [rad]: our choice, inside its ends."""
 RATE = 50.0

@@ -114,6 +114,25 @@ def test_commanded_velocities_become_positions_within_the_devices_limits() -> No
         assert (np.abs(values) <= np.array(getattr(spec.limits, limit))[:3] + 1e-6).all(), limit
 
 
+def test_where_somebody_else_has_moved_an_arm_its_commands_begin() -> None:
+    """After a takeover an action of zero keeps the arm where it is, not where the policy had last sent it."""
+    task = make_task(TASKS["peg_insertion"].config(robot="ur5e"))
+    spec = arm_spec(len(task.arm.home), False)
+    twin, environment = make_twin(task, spec), TaskVectorEnv(task, 1, AutoresetMode.DISABLED)
+    environment.reset(seed=11)
+    twin.restart()
+    here, poses = measured_arm(task, environment, None), tracked(task, environment)
+    twin.observe(here, poses)
+    action = np.zeros(task.action["action"].size)
+    np.testing.assert_allclose(twin.wish(action, here), here.position, atol=1e-3)
+    away = replace(here, position=here.position + 0.05)
+    twin.observe(away, poses)
+    assert np.abs(twin.wish(action, away) - away.position).max() > 0.04
+    twin.resume()
+    twin.observe(away, poses)
+    np.testing.assert_allclose(twin.wish(action, away), away.position, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
