@@ -7,7 +7,6 @@ It says `{}` once pictures come, or `{"error": ...}` when none do (any more), an
 
 import contextlib
 import json
-import math
 import os
 import select
 import subprocess
@@ -154,7 +153,8 @@ def publish(driver: Driver, ring: Ring, config: CameraConfig) -> None:
     Raises:
         DeviceError: the camera does not deliver any more.
     """
-    before, changed_ns, last_ns, period = None, 0, 0, math.nan
+    before, changed_ns, last_ns = None, 0, 0
+    period = 1 / config.rate  # one picture that comes late does not yet make a slow camera
     while True:
         picture = driver.grab()
         captured_ns = picture.captured_ns - round(1e9 * config.latency)
@@ -162,7 +162,7 @@ def publish(driver: Driver, ring: Ring, config: CameraConfig) -> None:
             changed_ns = captured_ns
         if before is not None:
             gap = (captured_ns - last_ns) / 1e9
-            period = gap if math.isnan(period) else (1 - MEMORY) * period + MEMORY * gap
+            period = (1 - MEMORY) * period + MEMORY * gap
         before, last_ns = picture.image, captured_ns
         depth = {} if picture.depth is None else {"depth": picture.depth}
         brightest = picture.image.max()

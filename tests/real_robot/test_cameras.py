@@ -289,7 +289,7 @@ def test_several_cameras_are_seen_together_or_not_at_all() -> None:
         seen = wait_for(lambda: group.observe(time.monotonic_ns()))
         assert {name: field.shape for name, field in group.spec.items()} == {n: a.shape for n, a in seen.items()}
         assert (seen["observation.images.top"] != seen["observation.images.wrist"]).any()
-        assert group.problems(time.monotonic_ns()) == ()
+        wait_for(lambda: group.problems(time.monotonic_ns()) == ())
         group.cameras[1].close()
         assert group.observe(time.monotonic_ns()) is None
         assert group.problems(time.monotonic_ns()) == ("camera 'wrist': it is not open",)
