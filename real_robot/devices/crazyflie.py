@@ -71,6 +71,8 @@ BRAKING_S = 1.0
 """Time in which the high-level commander brings it to rest [s]: our choice."""
 STALE_S = 0.1
 """Age from which its last answer is no ground to take off on [s]: the governor's."""
+READY_S = 1.0
+"""How long it may complain, or be silent, before it takes off [s]: our choice."""
 
 COMPLAINTS = {
     Info.TUMBLED: "it lies on its back",
@@ -203,6 +205,7 @@ class Crazyflie:
             self._wait(lambda state: Info.CRASHED not in self._info, LINK_LOST_S)
         if self._mode is Mode.GROUNDED:
             self._rests(lambda state: True)  # it may be falling
+        self._wait(lambda state: not self._complaints(state), READY_S)
         self._require_ready(self.read())
         if self._mode is Mode.GROUNDED:
             self._take_off(link)
@@ -213,10 +216,13 @@ class Crazyflie:
             raise DeviceError(f"{self.spec.name} is not connected; call configure first")
         return self._link
 
+    def _complaints(self, state: State) -> list[str]:
+        """Why nobody may rely on its state."""
+        silent = time.monotonic_ns() - state.received_ns > STALE_S * 1e9
+        return [*state.faults, *(["it does not send its state"] if silent else [])]
+
     def _require_ready(self, state: State) -> None:
-        battery, problems = self._telemetry.battery, list(state.faults)
-        if time.monotonic_ns() - state.received_ns > STALE_S * 1e9:
-            problems.append("it does not send its state")
+        battery, problems = self._telemetry.battery, self._complaints(state)
         if self._mode is Mode.GROUNDED:
             least, side = self.config.least_battery, self.config.fence - self.spec.limits.margin
             if not battery >= least:

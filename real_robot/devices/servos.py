@@ -12,7 +12,7 @@ from alula.real_robot.serial_bus import SerialBus
 SETUP_S = 0.2
 """Time for an answer while nothing moves yet."""
 ATTEMPTS = 3
-"""Times that memory is written until every servo confirms it."""
+"""Times that a servo is asked whether it is there, and that memory is written until every servo confirms it."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ServoGroup:
 
     def _require_models(self) -> None:
         arm = self.arm
-        silent = [number for number in arm.numbers if self.bus.ping(number, soon(SETUP_S)) is None]
+        silent = [number for number in arm.numbers if not self._answers(number)]
         if silent:
             raise DeviceError(
                 f"servos {silent} on {self.bus.port} do not answer at {self.bus.baud} baud; {arm.name} has "
@@ -120,6 +120,10 @@ class ServoGroup:
             )
         expected = {servo.number: servo.model for servo in arm.servos}
         self.require(arm.family.model, expected, f"this is no {arm.name}")
+
+    def _answers(self, number: int) -> bool:
+        """Whether a servo is there; one answer may get lost."""
+        return any(self.bus.ping(number, soon(SETUP_S)) is not None for _ in range(ATTEMPTS))
 
     def require(self, register: Register, expected: Mapping[int, int], remedy: str) -> None:
         """Check a register.

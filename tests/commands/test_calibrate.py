@@ -18,6 +18,8 @@ from alula.commands import calibrate as command
 from alula.real_robot.devices.registry import DEVICES, make_device
 from alula.real_robot.emulators.emulation import Emulation
 
+pytestmark = pytest.mark.real_time
+
 WAY = 0.3
 """How far it moves every joint either way [rad]."""
 LOOKS = 30

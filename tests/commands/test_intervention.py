@@ -19,6 +19,8 @@ from alula.real_robot.planning.planner import Description, Request
 from alula.real_robot.teleoperation.operator import Phase, Script
 from alula.real_robot.teleoperation.operators import OPERATORS
 
+pytestmark = pytest.mark.real_time
+
 DEVICE = ("device=simulated", "device.joints=2", "device.rate=50")
 SPEC = make_device(SimulatedConfig(joints=2, rate=50.0)).spec
 PLACE = np.array([0.3, -0.2], np.float32)

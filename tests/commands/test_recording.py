@@ -36,6 +36,8 @@ from alula.real_robot.devices.simulated import Simulated
 from alula.real_robot.governor import Governor, Reason
 from alula.real_robot.loop import ControlLoop, Tick
 
+pytestmark = pytest.mark.real_time
+
 LIMITS = Limits((-1.0, -1.0), (1.0, 1.0), (2.0, 2.0), (8.0, 8.0), (100.0, 100.0), 0.01, (0.5, np.inf))
 OBSERVATION = SpaceSpec((FieldSpec("observation.state", (3,), units=("m",)),))
 ACTION = SpaceSpec((FieldSpec("action", (2,), units=("rad",), low=(-1.0,), high=(1.0,), rate=10.0),))

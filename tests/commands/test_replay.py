@@ -19,6 +19,8 @@ from alula.real_robot.loop import ControlLoop
 from alula.real_robot.teleoperation.operator import Phase, Script
 from alula.real_robot.teleoperation.teleoperation import Teleoperation
 
+pytestmark = pytest.mark.real_time
+
 CONFIG = SimulatedConfig(joints=2, rate=50.0)
 DEVICE = ("device=simulated", "device.joints=2", "device.rate=50")
 

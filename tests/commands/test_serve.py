@@ -24,6 +24,8 @@ from alula.real_robot.planning.process import ProcessPlanner
 from alula.real_robot.planning.remote import RemotePlanner
 from alula.training.checkpoint import Checkpoint, load_policy, save_policy
 
+pytestmark = pytest.mark.real_time
+
 PATIENCE = 120.0
 """With slow machines [s]."""
 SERVE = (sys.executable, "-P", "-m", "alula.commands.main", "serve")

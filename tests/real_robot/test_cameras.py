@@ -28,6 +28,8 @@ from alula.real_robot.cameras.synthetic import Pattern, read_time
 from alula.real_robot.emulators import mjpeg
 from alula.real_robot.emulators.emulation import Emulation
 
+pytestmark = pytest.mark.real_time
+
 SIZE = {"width": 160, "height": 120}
 WAIT_S = 15.0
 """Longest that a test waits for anything; a loaded machine is slow."""

@@ -21,6 +21,8 @@ from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.governor import Governor
 from alula.real_robot.loop import ControlLoop, Tick
 
+pytestmark = pytest.mark.real_time
+
 QUICK = ("so101",)
 """The others take as long again, or longer."""
 EMULATED = [

@@ -21,7 +21,7 @@ from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.governor import Governor
 from alula.real_robot.loop import ControlLoop, Tick
 
-pytestmark = pytest.mark.slow  # flights take their time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]  # flights take their time
 
 CONFIG = CrazyflieConfig()
 TARGET = np.array([0.3, 0.1, 0.7, 0.4])

@@ -18,6 +18,8 @@ from alula.real_robot.devices.config import KochConfig
 from alula.real_robot.devices.dynamixel import Koch
 from alula.real_robot.emulators import dynamixel as emulator
 
+pytestmark = pytest.mark.real_time
+
 Start = Callable[..., Any]
 # Bytes of which headers are made are frequent.
 BYTES = st.lists(st.one_of(st.sampled_from([0xFF, 0xFD, 0x00]), st.integers(0, 255)), max_size=20).map(bytes)

@@ -24,7 +24,7 @@ from alula.real_robot.emulators import franka as emulator_module
 from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.loop import ControlLoop, Tick
 
-pytestmark = pytest.mark.slow  # every test connects anew, in real time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]  # every test connects anew
 
 SPEC = specification(FrankaConfig())
 LIMITS = {"rate": RATE} | {

@@ -25,7 +25,7 @@ from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.emulators.franka_wire import Mode, Telemetry
 from alula.real_robot.loop import ControlLoop
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.real_time, pytest.mark.oracle]
 SIMULATED = "127.201.33.7"
 
 

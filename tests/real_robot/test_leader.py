@@ -18,6 +18,8 @@ from alula.real_robot.loop import ControlLoop, Tick
 from alula.real_robot.sources.arbitration import Arbitration
 from alula.real_robot.teleoperation.leader import Leader, LedByArm
 
+pytestmark = pytest.mark.real_time
+
 SPEC = specification(SO101.arm, SO101.arm.limits)
 HANDLE = (-0.1, 0.5)
 """How far the leader's gripper opens [rad]."""
@@ -91,22 +93,14 @@ def require_limits(ticks: list[Tick]) -> np.ndarray:
 
 def test_it_goes_to_its_leader_and_then_with_it() -> None:
     """It begins a radian away, and there is no jump; its gripper opens as far of its way as the handle of its own."""
+    hand = Hand(1.0)
+    hand.position[-1] = 0.2
 
-    def led() -> tuple[str, list[Tick]]:
-        hand = Hand(1.0)
-        hand.position[-1] = 0.2
+    def move(period: int) -> None:
+        if period > 75:
+            hand.position[:-1] = 1.0 - 0.3 * (1 - np.cos((period - 75) / 25))
 
-        def move(period: int) -> None:
-            if period > 75:
-                hand.position[:-1] = 1.0 - 0.3 * (1 - np.cos((period - 75) / 25))
-
-        return follow(hand, 2.5, move)
-
-    for _ in range(5):  # On a busy machine the leader may rightly count as silent for a moment.
-        stopped, ticks = led()
-        asked = [tick for tick in ticks[3:] if Reason.EMERGENCY_STOP not in tick.command.reasons]
-        if all(tick.intent is not None and tick.intent.source == "teleoperation" for tick in asked):
-            break
+    stopped, ticks = follow(hand, 2.5, move)
     assert stopped == "the run is over"
     positions = require_limits(ticks)
     assert positions[0].tolist() == [0.0] * 6
@@ -149,9 +143,11 @@ def test_a_leader_that_is_silent_for_a_moment_is_taken_up_again() -> None:
     def move(period: int) -> None:
         hand.there = not 15 < period < 22
 
-    stopped, ticks = follow(hand, 2.5, move)
+    stopped, ticks = follow(hand, 4.0, move)
     assert stopped == "the run is over"
-    np.testing.assert_allclose(require_limits(ticks)[-1][:-1], 0.5, atol=1e-3)
+    far = np.abs(require_limits(ticks)[:, :-1] - 0.5).max(axis=1)
+    assert far[22] > 0.1, "it was to be lost on the way"
+    assert far[22:].min() < 1e-3
 
 
 def test_a_leader_that_complains_stops_everything() -> None:

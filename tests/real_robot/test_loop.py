@@ -13,6 +13,8 @@ from alula.real_robot.devices.simulated import Simulated
 from alula.real_robot.governor import Governor, Reason, SafeCommand
 from alula.real_robot.loop import ControlLoop, Tick
 
+pytestmark = pytest.mark.real_time
+
 LIMITS = Limits((-1.0, -1.0), (1.0, 1.0), (2.0, 2.0), (20.0, 20.0), (1000.0, 1000.0))
 SPEC = DeviceSpec(
     "simulated",

@@ -25,6 +25,8 @@ from alula.real_robot.planning.remote import RemotePlanner
 from alula.real_robot.planning.server import PolicyServer
 from alula.real_robot.planning.wire import PROTOCOL
 
+pytestmark = pytest.mark.real_time
+
 OBSERVATION = SpaceSpec((FieldSpec("observation.state", (2,)),))
 ACTION = SpaceSpec((FieldSpec("action", (3,), rate=20.0),))
 DESCRIPTION = Description(OBSERVATION, ACTION, 20.0, 4, 2, {"name": "nothing", "config": {"size": 0.5}})

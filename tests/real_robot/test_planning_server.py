@@ -13,6 +13,8 @@ from alula.real_robot.planning.planner import Description, Request, Think
 from alula.real_robot.planning.server import CLIENTS, PolicyServer
 from alula.real_robot.planning.wire import HEADER, PROTOCOL, Link, answered, pack, question
 
+pytestmark = pytest.mark.real_time
+
 DESCRIPTION = Description(
     SpaceSpec((FieldSpec("observation.state", (2,)),)), SpaceSpec((FieldSpec("action", (3,)),)), 20.0, 4, 2, {}
 )

@@ -19,6 +19,8 @@ from alula.real_robot.planning.inline import InlinePlanner
 from alula.real_robot.planning.planner import Description, Plan, Request
 from alula.real_robot.sources.policy import PolicySource
 
+pytestmark = pytest.mark.real_time
+
 OBSERVATION = SpaceSpec((FieldSpec("observation.state", (2,), units=("rad",)),))
 ACTION = SpaceSpec((FieldSpec("action", (2,), units=("rad",)),))
 DESCRIPTION = Description(OBSERVATION, ACTION, 20.0, 8, 4, {})

@@ -29,7 +29,7 @@ from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.governor import Reason
 from alula.real_robot.loop import ControlLoop, Tick
 
-pytestmark = pytest.mark.slow  # flights take their time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]  # flights take their time
 
 FENCE, TAKEOFF = 1.0, 0.5
 SPEC = PX4(PX4Config("127.0.0.1:1", fence=FENCE, ceiling=1.5, takeoff=TAKEOFF)).spec

@@ -14,6 +14,8 @@ from alula.real_robot.devices.config import PX4Config
 from alula.real_robot.devices.px4 import PX4
 from alula.real_robot.emulators.emulation import Emulation
 
+pytestmark = pytest.mark.real_time
+
 THEIRS = """
 import json, sys, time
 try:

@@ -20,6 +20,8 @@ from alula.real_robot.recovery.motions import go, line, spiral, wait
 from alula.real_robot.recovery.parameters import Parameter, Parameters, tune
 from alula.real_robot.recovery.source import Behavior
 
+pytestmark = pytest.mark.real_time
+
 RUNNING, SUCCESS, FAILURE = Status
 PERIOD = 0.05
 

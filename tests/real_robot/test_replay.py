@@ -13,6 +13,8 @@ from alula.real_robot.contract import DeviceSpec, Intent, Limits, State, Stop
 from alula.real_robot.governor import Governor, SafeCommand
 from alula.real_robot.sources.replay import APPROACH, Recording, ReplaySource
 
+pytestmark = pytest.mark.real_time
+
 RATE = 50.0
 LIMITS = Limits(*((value, value) for value in (-1.0, 1.0, 2.0, 8.0, 100.0)), 0.01)
 SPEC = DeviceSpec(

@@ -22,6 +22,8 @@ from alula.real_robot.emulators import servo_bus, servos
 from alula.real_robot.governor import Reason
 from alula.real_robot.serial_bus import SerialBus
 
+pytestmark = pytest.mark.real_time
+
 ARMS = ("so101", *(pytest.param(name, marks=pytest.mark.slow) for name in ("koch", "viperx")))
 WAY = 0.7
 """How far a run goes, if it is long enough [rad]."""

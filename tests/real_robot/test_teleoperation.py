@@ -33,6 +33,8 @@ from alula.real_robot.teleoperation.keyboard import HOLD_S, SLOWLY, Keyboard
 from alula.real_robot.teleoperation.operator import Operation, Operator, Phase, Script
 from alula.real_robot.teleoperation.teleoperation import HEARTBEAT_S, LEASH_S, SPEED, Teleoperation, takeover
 
+pytestmark = pytest.mark.real_time
+
 RATE = 50.0
 VELOCITY, ACCELERATION, JERK = 2.0, 8.0, 100.0
 LIMITS = Limits((-1.0, -1.0), (1.0, 1.0), (VELOCITY,) * 2, (ACCELERATION,) * 2, (JERK,) * 2, 0.01)

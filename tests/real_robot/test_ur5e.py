@@ -24,6 +24,8 @@ from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.governor import Governor, Reason
 from alula.real_robot.loop import ControlLoop, Tick
 
+pytestmark = pytest.mark.real_time
+
 CONFIG = UR5eConfig(watchdog=0.4)
 """A busy machine may keep a controller from its work for longer than the default."""
 LIMITS = specification(CONFIG).limits

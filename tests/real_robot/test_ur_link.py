@@ -26,6 +26,8 @@ from alula.real_robot.emulators import ur
 from alula.real_robot.emulators.emulation import Emulation
 from alula.real_robot.loop import ControlLoop
 
+pytestmark = pytest.mark.real_time
+
 CONFIG = UR5eConfig(watchdog=0.4)
 QUIET: dict[str, Any] = {
     **dict.fromkeys(("actual_q", "actual_qd", "actual_TCP_pose", "actual_TCP_force"), (0.5,) * 6),

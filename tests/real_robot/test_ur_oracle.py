@@ -21,6 +21,7 @@ from alula.real_robot.emulators import ur
 from alula.real_robot.emulators.emulation import Emulation
 
 pytestmark = [
+    pytest.mark.real_time,
     pytest.mark.slow,
     pytest.mark.oracle,
     pytest.mark.skipif(
