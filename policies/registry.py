@@ -22,16 +22,18 @@ def make_policy(config: Any, observation: SpaceSpec, action: SpaceSpec) -> "Gene
     from alula.policies.fields import make_field
     from alula.policies.fields.chunk import ChunkShape
     from alula.policies.policy import GenerativePolicy
-    from alula.policies.processes.diffusion import DiffusionProcess
-    from alula.policies.processes.gaussian import GaussianProcess
 
     (action_field,) = action.values()
     conditioner = make_conditioner(observation, config)
     match config:
         case DiffusionPolicyConfig():
+            from alula.policies.processes.diffusion import DiffusionProcess  # its library takes seconds to load
+
             process: Any = DiffusionProcess(config, action_field.size)
             timed = True
         case GaussianPolicyConfig():
+            from alula.policies.processes.gaussian import GaussianProcess
+
             process = GaussianProcess(config.initial_std, action_field.size, config.predicts_std)
             timed = False
         case _:
