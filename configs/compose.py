@@ -55,11 +55,11 @@ def compose_config(command: str, words: Sequence[str]) -> Any:
             chosen = [word for word in overrides if word.split("=")[0] in GROUPS]
             for word in chosen:
                 _check_choice(command, *word.split("=", 1))
-            skeleton = compose(command, overrides=chosen)
-            for index, word in enumerate(overrides):
-                if word not in chosen:
-                    overrides[index] = _checked(skeleton, *word.split("=", 1))
-            return OmegaConf.to_object(compose(command, overrides=overrides))
+            composed = compose(command, overrides=chosen)
+            if chosen != overrides:
+                checked = [word if word in chosen else _checked(composed, *word.split("=", 1)) for word in overrides]
+                composed = compose(command, overrides=checked)
+            return OmegaConf.to_object(composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_readable(error)) from error
 

@@ -1,7 +1,7 @@
 """Arms made of bus servos, as data, and the memory of their servos."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from alula.core.errors import DeviceError
@@ -112,7 +112,10 @@ class ServoGroup:
 
     def _require_models(self) -> None:
         arm = self.arm
-        silent = [number for number in arm.numbers if not self._answers(number)]
+        silent = self._silent(arm.numbers)
+        if len(silent) < len(arm.numbers):  # an answer may get lost; at a wrong port nobody answers
+            for _ in range(ATTEMPTS - 1):
+                silent = self._silent(silent)
         if silent:
             raise DeviceError(
                 f"servos {silent} on {self.bus.port} do not answer at {self.bus.baud} baud; {arm.name} has "
@@ -121,9 +124,9 @@ class ServoGroup:
         expected = {servo.number: servo.model for servo in arm.servos}
         self.require(arm.family.model, expected, f"this is no {arm.name}")
 
-    def _answers(self, number: int) -> bool:
-        """Whether a servo is there; one answer may get lost."""
-        return any(self.bus.ping(number, soon(SETUP_S)) is not None for _ in range(ATTEMPTS))
+    def _silent(self, numbers: Sequence[int]) -> list[int]:
+        """Who of these servos does not answer."""
+        return [number for number in numbers if self.bus.ping(number, soon(SETUP_S)) is None]
 
     def require(self, register: Register, expected: Mapping[int, int], remedy: str) -> None:
         """Check a register.

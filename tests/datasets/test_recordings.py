@@ -66,6 +66,7 @@ def require_round_trip(source: Path, folder: Path) -> None:
 
 
 @needs(BRIDGE)
+@pytest.mark.slow
 def test_bridge_goes_round(tmp_path: Path) -> None:
     require_round_trip(BRIDGE, tmp_path)
     store = EpisodeStore.open(tmp_path / "data_zarr.zarr")

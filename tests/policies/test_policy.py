@@ -300,7 +300,9 @@ def test_cloning_64_windows_with_a_gaussian_leaves_nothing(make: MakePolicy, win
     assert train(policy, windows(64, 4), 600, 5e-3) < 1e-3
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize(
+    "prediction", ["epsilon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sample", "v_prediction"))]
+)
 def test_cloning_64_windows_by_diffusion_gives_them_back(
     make: MakePolicy, windows: MakeWindows, prediction: str
 ) -> None:

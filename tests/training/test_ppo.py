@@ -324,7 +324,7 @@ def test_a_bandit_is_solved(
 ) -> None:
     """Within 100 iterations of one-step episodes the mean path earns 95 % of the optimum, from under 30 %.
 
-    The median of three seeds: so small a chain can get stuck with a part of its mass clipped away from the optimum.
+    DPPO's median of three seeds: so small a chain can get stuck with a part of its mass clipped away from the optimum.
     """
     task = task_of_kind("bandit", 1)
     settings = {"horizon": 1, "execute_steps": 1}
@@ -337,7 +337,7 @@ def test_a_bandit_is_solved(
         sizes |= {"sampling_steps": 3, "trainable_steps": 3}
     config = tiny(algorithm, **sizes)
     values = []
-    for seed in range(3):
+    for seed in range(3 if algorithm == "dppo" else 1):
         trainer = make_trainer(config, base, TaskVectorEnv(task, 128, AutoresetMode.SAME_STEP), seed)
         assert _value(trainer, task) < 0.3
         for _ in range(100):
