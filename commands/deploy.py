@@ -94,6 +94,7 @@ def run(config: DeployConfig, as_json: bool) -> None:
 
         def keep(tick: Tick) -> None:
             recorder(tick)
+            _keep_steps(driving, recorder, but=1)  # The newest may still get its action.
             if embodiment.direct:
                 interventions(tick)
 
@@ -281,10 +282,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _keep_steps(driving: _Driving, recorder: RunRecorder) -> None:
+def _keep_steps(driving: _Driving, recorder: RunRecorder, but: int = 0) -> None:
+    """Pictures are large: a step is with the recorder as soon as it is over, all `but` the newest ones."""
     records = driving.source.records if driving.source else []
-    while records:
-        step = records.pop(0)  # Pictures are large: none is held twice.
+    while len(records) > but:
+        step = records.pop(0)
         if step.action is not None and step.observation is not None:
             recorder.step(step.observation, step.action, step.created_ns)
 

@@ -152,9 +152,11 @@ def _checked(config: Node, path: str, value: str) -> str:
         escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
         return f"{path}='{escaped}'"
     try:
-        OverridesParser.create().parse_override(f"{path}={value}")
+        read = OverridesParser.create().parse_override(f"{path}={value}").value()
     except HydraException as error:
         raise ConfigError(f"'{value}' cannot be read as a value of {path}: {_readable(error)}") from error
+    if isinstance(read, list) and any(isinstance(entry, list | dict) for entry in read):
+        raise ConfigError(f"{path} is {value}; allowed is a list of single values, like [a,b]")
     return f"{path}={value}"
 
 

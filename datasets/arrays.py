@@ -190,7 +190,8 @@ class Table:
     def write(self, start: int, parts: Sequence[Mapping[str, ndarray]]) -> None:
         """Make these, behind each other, the last steps, from `start` on, and wait until they are on the disk."""
         for name, array in self._arrays.items():
-            array.write(start, np.concatenate([part[name] for part in parts]))
+            # One alone may be larger than the memory, mapped from a file.
+            array.write(start, parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts]))
 
     def truncate(self, length: int) -> int:
         """Drop everything behind the first `length` steps; returns how many steps that were."""

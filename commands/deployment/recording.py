@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 from numpy import ndarray
 
+from alula.commands.deployment.spool import Spool
+from alula.core.errors import DatasetError
 from alula.core.spaces import FieldSpec, SpaceSpec
 from alula.core.transitions import Episode
 from alula.datasets.schema import TIMESTAMP
@@ -35,8 +37,11 @@ INTERVENTION = FieldSpec("intervention", (), "bool")
 EXTRA = SpaceSpec((TIMESTAMP, INTERVENTION))
 ANSWER_FIELDS = SpaceSpec((TIMESTAMP, FieldSpec("permitted", (), "bool")))
 
-Step = tuple[Mapping[str, ndarray], ndarray, int, bool]
-"""Observation, action, when, and whether a person intervened."""
+LARGE = 4096
+"""Size of a field from which on a run's steps of it wait on the disk, not in memory [bytes]."""
+
+Step = tuple[Mapping[str, ndarray | int], ndarray, int, bool]
+"""Observation (the row, where a field is large), action, when, and whether a person intervened."""
 
 
 def stream_fields(spec: DeviceSpec) -> SpaceSpec:
@@ -153,10 +158,10 @@ class NotedWorkspace:
 
 
 class RunRecorder:
-    """Keeps runs in memory, and writes each as an episode when it is over.
+    """Keeps a run until it is over, then writes it as an episode.
 
-    Nothing is written while a robot moves. Killed in a run, it loses that run; a disk that is full is told of by `end`,
-    when the robot is at rest, and `end` may be called again.
+    Pictures wait on the disk, without a name; the loop never waits for it. Killed in a run, it loses that run; a disk
+    that is full is told of by `end`, when the robot is at rest, and `end` may be called again.
 
     Args:
         path: Dataset to make.
@@ -191,6 +196,8 @@ class RunRecorder:
         self.store = EpisodeStore.create(
             path, observation, action, about, extra=EXTRA, streams=streams, overwrite=overwrite
         )
+        self._large = [field for field in observation.values() if field.size * np.dtype(field.dtype).itemsize >= LARGE]
+        self._spool = Spool((), path)
         self.begin({})
 
     def begin(self, metadata: Mapping[str, Any]) -> None:
@@ -205,6 +212,9 @@ class RunRecorder:
         self._faults, self._sources, self._emergencies = Table(()), Table(""), Table(None)
         self._masks: dict[tuple[Reason, ...], int] = {}
         self._steps: list[Step] = []
+        self._left_out = 0
+        self._spool.close()
+        self._spool = Spool(self._large, self.store.path)
 
     def __call__(self, tick: Tick) -> None:
         """Keep a control period; all of a run, from its start to its rest."""
@@ -265,7 +275,14 @@ class RunRecorder:
             created_ns: When it saw that [ns].
             source: Who acted: "policy", "teleoperation", ...
         """
-        seen = {name: np.array(observation[name]) for name in self.store.observation}
+        if not self._teaches(observation, action):
+            self._left_out += 1
+            return
+        large = {field.name for field in self._large}
+        seen = {
+            name: self._spool.append(name, observation[name]) if name in large else np.array(observation[name])
+            for name in self.store.observation
+        }
         self._steps.append((seen, np.array(action), created_ns, self._intervenes(source)))
 
     def end(self, success: bool, metadata: Mapping[str, Any]) -> None:
@@ -280,8 +297,8 @@ class RunRecorder:
         Raises:
             DatasetError: it cannot be written. The episode is still there: `end` may be called again.
         """
-        # A person's steps come as they are made, a policy's when the run is over.
-        steps = sorted((step for step in self._steps if self._teaches(step)), key=lambda step: step[2])
+        # A person's steps come as they are made, a policy's when its next one begins.
+        steps = sorted(self._steps, key=lambda step: step[2])
         streams = {STREAM: self._ticks.arrays()}
         if self.workspace is not None:
             times = [np.full(len(answer), time_ns) for time_ns, answer in self._answers]
@@ -295,7 +312,7 @@ class RunRecorder:
             **metadata,
             "source": self.source,
             "success": success,
-            "steps_left_out": len(self._steps) - len(steps),
+            "steps_left_out": self._left_out,
             "run": {
                 "device": describe_device(self.spec),
                 "reasons": [str(reason) for reason in REASONS],
@@ -304,27 +321,35 @@ class RunRecorder:
                 "emergencies": self._emergencies.values(),
             },
         }
-        self.store.append(Episode(self._arrays(steps, success), about, streams))
+        try:
+            arrays = self._arrays(steps, success)
+        except OSError as error:
+            raise DatasetError(
+                f"pictures of a run cannot be kept beside '{self.store.path}': {error.strerror}; free some space"
+            ) from error
+        self.store.append(Episode(arrays, about, streams))
         self.begin({})
 
-    def _teaches(self, step: Step) -> bool:
+    def _teaches(self, observation: Mapping[str, ndarray], action: ndarray) -> bool:
         """Whether everything in a step is what its field says, and finite."""
+        values = {name: np.asarray(observation[name]) for name in self.store.observation}
         fields = {**self.store.observation, **self.store.action}
-        with np.errstate(over="ignore"):
-            return all(
-                value.shape == fields[name].shape
-                and value.dtype.kind in "fiub"
-                and np.isfinite(value.astype(fields[name].dtype)).all()
-                for name, value in {**step[0], "action": step[1]}.items()
-            )
+        return all(_fits(np.asarray(value), fields[name]) for name, value in {**values, "action": action}.items())
 
     def _arrays(self, steps: list[Step], success: bool) -> dict[str, Shaped[ndarray, "steps *field"]]:
         def stacked(values: list[Any], field: FieldSpec) -> ndarray:
             return np.array(values, dtype=field.dtype).reshape(-1, *field.shape)
 
+        def seen(field: FieldSpec) -> ndarray:
+            values = [step[0][field.name] for step in steps]
+            if field not in self._large:
+                return stacked(values, field)
+            rows = self._spool.rows(field.name)
+            return rows if values == list(range(len(rows))) else rows[np.array(values)]
+
         store, last = self.store, np.arange(len(steps)) == len(steps) - 1
         return {
-            **{name: stacked([step[0][name] for step in steps], field) for name, field in store.observation.items()},
+            **{name: seen(field) for name, field in store.observation.items()},
             "action": stacked([step[1] for step in steps], store.action["action"]),
             "next.reward": np.where(last & success, 1.0, 0.0),
             "next.terminated": last & success,
@@ -333,6 +358,14 @@ class RunRecorder:
             "timestamp": stacked([step[2] for step in steps], TIMESTAMP),
             "intervention": stacked([step[3] for step in steps], INTERVENTION),
         }
+
+
+def _fits(value: ndarray, field: FieldSpec) -> bool:
+    """Whether it is a value of the field, and finite."""
+    if value.shape != field.shape or value.dtype.kind not in "fiub":
+        return False
+    with np.errstate(over="ignore"):
+        return np.dtype(field.dtype).kind != "f" or bool(np.isfinite(value.astype(field.dtype, copy=False)).all())
 
 
 def describe_device(spec: DeviceSpec) -> dict[str, Any]:

@@ -65,6 +65,7 @@ MISTAKES = {
         ["policy.horizon=4"],
         ["policy.execute_steps is 8", "[1, horizon=4]"],
     ),
+    "mappings in a list": ("record", ["cameras=[{name:front}]"], ["cameras is [{name:front}]", "single values"]),
     "a bare word": ("demo", ["quickly"], ["'quickly' is not a setting", "key=value"]),
     "a bare word too many": ("inspect", ["a.zarr", "b.zarr"], ["'b.zarr' is not a setting", "key=value"]),
     "Hydra's adding": ("demo", ["+x=1"], ["'+x'", "episodes", "seed"]),
