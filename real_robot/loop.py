@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from alula.real_robot.contract import Device, Intent, Receipt, State, Stop, Workspace
 from alula.real_robot.governor import AT_REST, Governor, SafeCommand
-from alula.real_robot.priority import LOOP, hurrying
+from alula.real_robot.priority import LOOP, hurrying, without_pauses
 
 SPIN_NS = 300_000
 """The last part of a wait is spent awake: sleeping ends up to this much late."""
@@ -108,7 +108,8 @@ class ControlLoop:
         with hurrying(LOOP):
             state = device.activate()
         try:
-            with hurrying(LOOP):  # Anew, as a driver may have chosen another priority for what it has begun.
+            # Anew, as a driver may have chosen another priority for what it has begun.
+            with hurrying(LOOP), without_pauses():
                 due = time.monotonic_ns()
                 self._send(state, None, governor.start(state, due), start=True)
                 self._follow(due, due + round(seconds * 1e9))

@@ -1,5 +1,6 @@
 """The loop keeps time, never makes up for lost periods, and leaves the device at rest whatever happens."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -47,6 +48,14 @@ def run(wish: Callable[[int], object], seconds: float = 0.3) -> tuple[ControlLoo
     loop = ControlLoop(device, Scripted(wish), ticks.append)
     loop.run(seconds)
     return loop, ticks, device
+
+
+def test_no_garbage_is_looked_for_in_what_was_there_before() -> None:
+    """It would take a tenth of a second beside torch."""
+    frozen = list[int]()
+    run(lambda period: frozen.append(gc.get_freeze_count()), seconds=0.05)
+    assert min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_simulated_device_is_a_device() -> None:
