@@ -74,8 +74,8 @@ class Emulation:
 
     def log(self) -> list[dict[str, Any]]:
         """What it has decoded; see `judge.py`."""
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
-        return [json.loads(line) for line in lines]
+        lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True) if self._log.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # it may be writing the last one
 
     def violations(self) -> Sequence[str]:
         """Everything that broke a limit."""
