@@ -80,7 +80,7 @@ bench-peers: setup ## install what `alula bench sims` and `datasets` compare wit
 		.peers/$$peer/bin/python -m pip install --disable-pip-version-check -q -r benchmarks/peers/$$peer.txt; \
 	done
 
-interop: setup .peers/interop/.stamp .peers/crazyflie/.stamp ## others' code on ours: LeRobot, robomimic (.peers/, 8 GB), robots' SDKs
+interop: setup $(foreach peer,interop crazyflie franka,.peers/$(peer)/.stamp) ## others' code on ours: LeRobot, robomimic (.peers/, 8 GB), robots' SDKs
 	@$(BIN)/python -m pytest -q -m "interop or oracle" tests/interop tests/real_robot
 
 # LeRobot 0.3 borrows what it needs from the environment of LeRobot 0.4 and robomimic.
@@ -94,10 +94,10 @@ interop: setup .peers/interop/.stamp .peers/crazyflie/.stamp ## others' code on 
 	.peers/lerobot21/bin/python -m pip install --disable-pip-version-check -q --no-deps -r benchmarks/peers/lerobot21.txt
 	touch $@
 
-# cflib's licence (GPL) keeps it out of our own environment.
-.peers/crazyflie/.stamp: benchmarks/peers/crazyflie.txt
-	$(PYTHON) -m venv --clear .peers/crazyflie
-	.peers/crazyflie/bin/python -m pip install --disable-pip-version-check -q -r $<
+# Apart from our own environment: cflib for its licence (GPL), franky-sim for its size.
+.peers/crazyflie/.stamp .peers/franka/.stamp: .peers/%/.stamp: benchmarks/peers/%.txt
+	$(PYTHON) -m venv --clear .peers/$*
+	.peers/$*/bin/python -m pip install --disable-pip-version-check -q -r $<
 	touch $@
 
 clean: ## remove everything that make and the tools made (not runs/)
