@@ -1,5 +1,6 @@
 """What holds for all tests: off-screen rendering, how hypothesis searches, and what a busy machine excuses."""
 
+import gc
 import os
 import re
 import sys
@@ -12,6 +13,9 @@ from hypothesis import settings
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")  # Read when mujoco is imported; draws without a display.
+
+# Processes test side by side: with several threads each, they would mostly wait for each other's. Read by torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines differ in speed; continuous integration must not fail at random.
 settings.register_profile("alula", deadline=None)
@@ -58,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not gc.get_freeze_count():  # Thousands of tests are no garbage; a control loop unfreezes them.
+        gc.freeze()
     if item.get_closest_marker("real_time"):
         if not watch.is_alive():
             watch.start()

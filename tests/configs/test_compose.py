@@ -1,5 +1,6 @@
 """Words on the command line become typed configurations, or an error that says what would have been right."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,11 @@ def test_the_user_overrides_what_a_task_brings() -> None:
     assert compose_config("demo", ["task=adroit_door", "algorithm=dppo"]).algorithm == DPPOConfig()
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_has_a_demo(task: str) -> None:
-    """With every algorithm, and a policy of its own or the usual one."""
-    for algorithm in ALGORITHMS:
-        config = compose_config("demo", [f"task={task}", f"algorithm={algorithm}"])
-        assert (choice("task", config.task), choice("algorithm", config.algorithm)) == (task, algorithm)
+@pytest.mark.parametrize(("task", "algorithm"), list(zip(TASKS, cycle(ALGORITHMS), strict=False)))
+def test_every_task_has_a_demo(task: str, algorithm: str) -> None:
+    """With any algorithm, here one after the other, and a policy of its own or the usual one."""
+    config = compose_config("demo", [f"task={task}", f"algorithm={algorithm}"])
+    assert (choice("task", config.task), choice("algorithm", config.algorithm)) == (task, algorithm)
 
 
 def test_every_policy_preset_belongs_to_a_task() -> None:

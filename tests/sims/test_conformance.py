@@ -363,8 +363,13 @@ def test_actions_out_of_range_are_clipped_and_reported(task: Task, assert_identi
 
 
 @pytest.mark.usefixtures("quiet_mujoco", "generous")
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("array", "value"), [("qpos", np.nan), ("qvel", np.inf), ("qvel", 1e12), ("qpos", -1e300)])
+@pytest.mark.parametrize(
+    ("mode", "array", "value"),
+    [
+        *((mode, "qpos", np.nan) for mode in MODES),
+        *((AutoresetMode.SAME_STEP, *fault) for fault in [("qvel", np.inf), ("qvel", 1e12), ("qpos", -1e300)]),
+    ],
+)
 def test_a_diverged_environment_ends_alone(
     task: Task, corners: Corners, mode: AutoresetMode, array: str, value: float, assert_identical: Same
 ) -> None:
