@@ -205,6 +205,9 @@ class RunRecorder:
 
         Args:
             metadata: About the episode: seed, instruction, ...
+
+        Raises:
+            DatasetError: there is no room for its pictures.
         """
         self._metadata = dict(metadata)
         self._ticks = Columns(self.store.streams[STREAM])
@@ -214,7 +217,10 @@ class RunRecorder:
         self._steps: list[Step] = []
         self._left_out = 0
         self._spool.close()
-        self._spool = Spool(self._large, self.store.path)
+        try:
+            self._spool = Spool(self._large, self.store.path)
+        except OSError as error:
+            raise self._no_room(error) from error
 
     def __call__(self, tick: Tick) -> None:
         """Keep a control period; all of a run, from its start to its rest."""
@@ -324,11 +330,12 @@ class RunRecorder:
         try:
             arrays = self._arrays(steps, success)
         except OSError as error:
-            raise DatasetError(
-                f"pictures of a run cannot be kept beside '{self.store.path}': {error.strerror}; free some space"
-            ) from error
+            raise self._no_room(error) from error
         self.store.append(Episode(arrays, about, streams))
         self.begin({})
+
+    def _no_room(self, error: OSError) -> DatasetError:
+        return DatasetError(f"pictures cannot be kept in '{self.store.path}': {error.strerror}; free some space")
 
     def _teaches(self, observation: Mapping[str, ndarray], action: ndarray) -> bool:
         """Whether everything in a step is what its field says, and finite."""
